@@ -1,0 +1,64 @@
+# make caption   a runtime environment, and a sentence for each sample photo
+# make test      an environment with everything; lint, types and the default tests
+# make slow      the tests that take minutes
+# make lint      ruff and mypy only
+# make clean     removes the environments and every cache
+#
+# Both environments hold an installed copy of the package, never the checkout itself: only an
+# installed copy has runtime/, distill/ and convert/ under the names that they are imported by.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SOURCES := $(shell find nanocap runtime distill convert -type f -not -path '*/__pycache__/*')
+FRAME := pyproject.toml setup.py constraints.txt
+
+RUNTIME := .venv-runtime
+TEST := .venv-test
+# What building leaves behind: files deleted since then would get into the next wheel.
+LEFT := build nanocap.egg-info
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Python's `-c` and `-m`, in tests that start a process, would find the checkout's nanocap/ first.
+export PYTHONSAFEPATH := 1
+
+.PHONY: caption test slow lint clean
+
+caption: $(RUNTIME)/package.stamp
+	$(RUNTIME)/bin/nanocap caption samples/photos
+
+test: lint
+	$(TEST)/bin/pytest
+
+slow: $(TEST)/package.stamp
+	$(TEST)/bin/pytest -m slow
+
+# mypy runs inside the environment's folder: from here it would find the checkout's nanocap/ first.
+lint: $(TEST)/package.stamp
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	cd $(TEST) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p nanocap
+
+clean:
+	rm -rf $(RUNTIME) $(TEST) $(LEFT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(RUNTIME)/environment.stamp: $(FRAME)
+	$(PYTHON) -m venv --clear $(RUNTIME)
+	rm -rf $(LEFT)
+	$(RUNTIME)/bin/pip install --quiet .
+	rm -rf $(LEFT)
+	touch $@
+
+# torch goes in first and pinned, so that nothing after it brings another one.
+$(TEST)/environment.stamp: $(FRAME)
+	$(PYTHON) -m venv --clear $(TEST)
+	$(TEST)/bin/pip install --quiet torch==2.13.0
+	rm -rf $(LEFT)
+	$(TEST)/bin/pip install --quiet ".[distill,convert,eval,heic,test]"
+	rm -rf $(LEFT)
+	touch $@
+
+%/package.stamp: %/environment.stamp $(SOURCES)
+	rm -rf $(LEFT)
+	$*/bin/pip install --quiet --no-deps --force-reinstall .
+	rm -rf $(LEFT)
+	touch $@
