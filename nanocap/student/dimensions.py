@@ -1,0 +1,81 @@
+"""The dimensions of a student: one frozen record that travels in the checkpoint and the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nanocap.errors import NanocapError
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What must be known to rebuild a student around its weights.
+
+    `keep` names, for each encoder block, how many visual tokens leave it; the reducer named by
+    `reducer` does the reduction between the block's attention and its MLP, as in ToMe.
+    """
+
+    trunk: str = "lite0"
+    image_size: int = 224  # pixels, square
+    width: int = 256  # channels of every token
+    heads: int = 4
+    encoder_blocks: int = 2
+    decoder_layers: int = 3
+    mlp_ratio: int = 4
+    vocabulary: int = 4096
+    max_tokens: int = 40  # decoder positions: two control tokens, the text, the end
+    reducer: str = "merge"
+    keep: tuple[int, ...] = (98, 49)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise NanocapError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if len(self.keep) != self.encoder_blocks:
+            raise NanocapError(
+                f"keep {list(self.keep)} must name one token count for each of the "
+                f"{self.encoder_blocks} encoder blocks"
+            )
+        if self.image_size % 32:
+            raise NanocapError(f"image_size {self.image_size} is not a multiple of 32")
+        counts = (self.grid**2, *self.keep)
+        if any(after > before or after < 1 for before, after in zip(counts, counts[1:], strict=False)):
+            raise NanocapError(f"keep {list(self.keep)} must not grow and starts at {self.grid**2}")
+
+    @property
+    def grid(self) -> int:
+        """Side of the trunk's map at stride 16: 14 at 224 pixels."""
+        return self.image_size // 16
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that the decoder attends to."""
+        return self.keep[-1] if self.keep else self.grid**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {**asdict(self), "keep": list(self.keep)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Dimensions:
+        """The inverse of `to_dict`.
+
+        Raises:
+            NanocapError: a key is unknown or a value does not fit.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise NanocapError(f"unknown dimension {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        return cls(**{**values, "keep": tuple(values.get("keep", cls.keep))})
+
+
+#: Sizes by name: about 5, 10 and 25 million parameters with a vocabulary of 4,096 pieces.
+PRESETS: dict[str, Dimensions] = {
+    "nano-xs": Dimensions(width=192, heads=3, encoder_blocks=1, decoder_layers=2, keep=(98,)),
+    "nano-s": Dimensions(),
+    "nano-m": Dimensions(
+        trunk="lite2", width=384, heads=6, encoder_blocks=3, decoder_layers=6, keep=(147, 98, 49)
+    ),
+}

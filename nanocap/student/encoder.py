@@ -1,0 +1,87 @@
+"""The encoder: a photo to a few visual tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanocap.student.dimensions import Dimensions
+from nanocap.student.layers import MLP, attention_weights, split_heads
+from nanocap.student.merging import apply_assignment
+from nanocap.student.reducers import make_reducer
+from nanocap.student.trunk import HEAD_CHANNELS, Trunk
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm self-attention, then the reducer, then the MLP on what remains.
+
+    Attention is proportional (ToMe): the log of a token's size is added to its logit, so that a
+    token that stands for two counts for two.
+    """
+
+    def __init__(self, dimensions: Dimensions, keep: int):
+        super().__init__()
+        width = dimensions.width
+        self.heads, self.keep = dimensions.heads, keep
+        self.norm_attention = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = MLP(width, dimensions.mlp_ratio)
+        self.reducer = make_reducer(dimensions.reducer)
+
+    def forward(self, x_BNC: Tensor, size_BN1: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, N, C] and their sizes [B, N, 1] to [B, keep, C] and [B, keep, 1]."""
+        h = self.norm_attention(x_BNC)
+        keys = self.key(h)
+        bias = size_BN1.log().transpose(1, 2).unsqueeze(1)  # [B, 1, 1, N]
+        weights = attention_weights(
+            split_heads(self.query(h), self.heads), split_heads(keys, self.heads), bias
+        )
+        mixed = (weights @ split_heads(self.value(h), self.heads)).transpose(1, 2)
+        x = x_BNC + self.out(mixed.reshape(x_BNC.shape))
+        size = size_BN1
+        if self.keep < x.shape[1]:
+            # which tokens go together is a decision, not a quantity: no gradient flows through it
+            received = weights.detach().float().mean(dim=(1, 2))
+            assignment = self.reducer.assign(keys.detach().float(), received, self.keep)
+            x, size = apply_assignment(assignment, x, size)
+        return x + self.mlp(self.norm_mlp(x)), size
+
+
+class Encoder(nn.Module):
+    """Trunk, projection of its two last depths onto one 14x14 grid, transformer blocks."""
+
+    def __init__(self, dimensions: Dimensions):
+        super().__init__()
+        self.dimensions = dimensions
+        self.trunk = Trunk(dimensions.trunk)
+        self.from_middle = nn.Linear(self.trunk.middle_channels, dimensions.width)
+        self.from_top = nn.Linear(HEAD_CHANNELS, dimensions.width)
+        self.positions = nn.Parameter(torch.zeros(1, dimensions.grid**2, dimensions.width))
+        self.blocks = nn.ModuleList(EncoderBlock(dimensions, keep) for keep in dimensions.keep)
+        self.norm = nn.LayerNorm(dimensions.width)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Normalized pixels [B, 3, S, S] to visual tokens [B, visual_tokens, width]."""
+        return self.from_map(self.trunk.lower(pixels_BCHW))
+
+    def from_map(self, middle_BCHW: Tensor) -> Tensor:
+        """The trunk's middle map (see `Trunk.lower`) to visual tokens."""
+        top = self.trunk.upper(middle_BCHW)
+        top_BNC = self.from_top(top.flatten(2).transpose(1, 2))
+        x = self.from_middle(middle_BCHW.flatten(2).transpose(1, 2))
+        x = x + self._onto_grid(top_BNC) + self.positions
+        size = torch.ones_like(x[:, :, :1], dtype=torch.float32)
+        for block in self.blocks:
+            x, size = block(x, size)
+        return self.norm(x)
+
+    def _onto_grid(self, top_BNC: Tensor) -> Tensor:
+        """Repeat each token of the coarse map over the four places of the fine one that it covers."""
+        coarse = self.dimensions.grid // 2
+        map_BCHW = top_BNC.transpose(1, 2).reshape(-1, self.dimensions.width, coarse, coarse)
+        return F.interpolate(map_BCHW, scale_factor=2.0, mode="nearest").flatten(2).transpose(1, 2)
