@@ -1,0 +1,16 @@
+"""From photos with captions to a student: one recipe, one command (`nanocap distill`).
+
+Reading order: `recipe`, `sources`, `corpus`, `batches`, `losses`, `trainer`.
+"""
+
+from __future__ import annotations
+
+from nanocap.errors import MissingExtraError
+
+try:
+    import accelerate  # noqa: F401
+    import safetensors  # noqa: F401
+    import tokenizers  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError("nanocap distill", extra="distill") from error

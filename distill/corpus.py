@@ -1,0 +1,180 @@
+"""The corpus: all photos and captions of a recipe in one prepared folder that trains anywhere.
+
+`photos.bin` holds the encoded photos back to back, `rows.jsonl` one line a photo, and
+`tokenizer.json` the tokenizer. Training from it needs neither `datasets` nor a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+from PIL import Image, UnidentifiedImageError
+from tokenizers import Tokenizer
+
+from nanocap.distill import tokenizer as pieces
+from nanocap.distill.augment import decode
+from nanocap.distill.recipe import Data, Recipe
+from nanocap.distill.sources import Example, read_source, set_aside
+from nanocap.errors import DataError
+
+LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
+JPEG_QUALITY = 92
+NOT_PREPARED = ("weight", "quality", "licence")  # keys of a source that training reads, not this
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo of the corpus."""
+
+    key: str
+    source: str
+    captions: tuple[str, ...]  # normalized
+    offset: int
+    bytes: int
+    aside: bool
+
+
+class Corpus:
+    """A prepared folder, opened for reading. Photos are read from a memory map."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+            self.rows = [_row(json.loads(line)) for line in lines]
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:
+            raise DataError(f"{folder}: not a prepared corpus; delete it and start again") from error
+
+    @cached_property
+    def _photos(self) -> mmap.mmap:
+        with (self.folder / "photos.bin").open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def photo(self, index: int) -> Image.Image:
+        """The RGB photo of row `index`."""
+        row = self.rows[index]
+        return decode(self._photos[row.offset : row.offset + row.bytes])
+
+    def training(self) -> list[int]:
+        """Rows to train on."""
+        return [index for index, row in enumerate(self.rows) if not row.aside]
+
+    def aside(self, source: str) -> list[int]:
+        """Rows of a source that were set aside."""
+        return [i for i, row in enumerate(self.rows) if row.aside and row.source == source]
+
+    def encoded(self, max_tokens: int) -> list[list[list[int]]]:
+        """Token ids of every caption of every row, end token included, control tokens not."""
+        flat = [caption for row in self.rows for caption in row.captions]
+        ids = iter(pieces.encode(self.tokenizer, flat, max_tokens - pieces.PREFIX))
+        return [[next(ids) for _ in row.captions] for row in self.rows]
+
+
+def prepare(recipe: Recipe, root: Path, cache: Path) -> Corpus:
+    """The corpus of a recipe below `cache`: opened if it is there, else built, whole or not at all.
+
+    Raises:
+        DataError: a source cannot be read.
+    """
+    folder = cache / f"corpus-{_fingerprint(recipe.data, root)}"
+    if not folder.exists():
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        captions = _write_photos(recipe.data, root, partial)
+        texts = [*captions, *_extra_text(recipe.data, root)]
+        tokenizer = pieces.train_tokenizer(texts, recipe.data.vocabulary)
+        if tokenizer.get_vocab_size() != recipe.data.vocabulary:
+            raise DataError(
+                f"the captions give {tokenizer.get_vocab_size()} pieces, not "
+                f"{recipe.data.vocabulary}: set data.vocabulary to at most that"
+            )
+        tokenizer.save(str(partial / "tokenizer.json"))
+        os.replace(partial, folder)
+    return Corpus(folder)
+
+
+def _fingerprint(data: Data, root: Path) -> str:
+    sources = [
+        {k: v for k, v in dataclasses.asdict(source).items() if k not in NOT_PREPARED}
+        for source in data.sources
+    ]
+    text = json.dumps([sources, data.text, data.vocabulary, str(root.resolve())])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
+    captions: list[str] = []
+    offset = 0
+    with (folder / "photos.bin").open("wb") as photos, (folder / "rows.jsonl").open("w") as lines:
+        for source in data.sources:
+            rows, unreadable = [], 0
+            with click.progressbar(  # the number of examples is known only at the end
+                read_source(source, root), label=f"reading {source.name}", file=_stderr(), length=None
+            ) as examples:
+                for example in examples:
+                    texts = tuple(filter(None, map(pieces.normalize, example.captions)))
+                    photo = _storable(example)
+                    if photo is None or not texts:
+                        unreadable += 1
+                        continue
+                    photos.write(photo)
+                    rows.append(Row(example.key, source.name, texts, offset, len(photo), False))
+                    offset += len(photo)
+            aside = set_aside([row.key for row in rows], source.aside)
+            for row in rows:
+                row = dataclasses.replace(row, aside=row.key in aside)
+                lines.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
+                captions.extend(() if row.aside else row.captions)
+            note = f", {unreadable} left out (unreadable)" if unreadable else ""
+            click.echo(f"{source.name}: {len(rows)} photos, {len(aside)} set aside{note}", err=True)
+    return captions
+
+
+def _stderr() -> object:
+    return click.get_text_stream("stderr")
+
+
+def _storable(example: Example) -> bytes | None:
+    """The photo's bytes, re-encoded only where it is larger than training needs; None if broken."""
+    try:
+        image = decode(example.image)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+    if min(image.size) <= LARGEST_SIDE:
+        return example.image
+    scale = LARGEST_SIDE / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _extra_text(data: Data, root: Path) -> Iterator[str]:
+    for name in data.text:
+        path = root / name
+        try:
+            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+                for line in lines:
+                    yield from filter(None, map(pieces.normalize, json.loads(line)["captions"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: not JSON lines with captions ({error})") from error
+
+
+def _row(values: dict[str, object]) -> Row:
+    captions = values.pop("captions")
+    assert isinstance(captions, Sequence)
+    return Row(captions=tuple(captions), **values)  # type: ignore[arg-type]

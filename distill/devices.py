@@ -1,0 +1,17 @@
+"""Which arithmetic pays on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+
+def mixed_precision(choice: str) -> str:
+    """Accelerate's name for the precision: `bf16` where the processor multiplies it, else `no`."""
+    if choice == "auto":
+        has = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else _cpu_has_bf16()
+        return "bf16" if has else "no"
+    return {"bf16": "bf16", "fp32": "no"}[choice]
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

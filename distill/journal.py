@@ -1,0 +1,65 @@
+"""The journal of a run: metrics as JSON lines, and their curves as a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """`metrics.jsonl` in the run's folder, cut back to the checkpoint that a run resumes from."""
+
+    def __init__(self, folder: Path, stage: int, step: int):
+        self.path = folder / "metrics.jsonl"
+        self.lines = [line for line in self._read() if (line["stage"], line["step"]) < (stage, step)]
+        partial = self.path.with_name(".metrics.jsonl.partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        os.replace(partial, self.path)
+
+    def add(self, **line: Any) -> None:
+        """Append one line."""
+        self.lines.append(line)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def draw(self) -> None:
+        """Write `curves.png`: loss, reward and the CIDEr of the photos set aside, by step."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        shown = [key for key in ("loss", "reward", "cider") if any(key in l for l in self.lines)]
+        if not shown:
+            return
+        figure = Figure(figsize=(4.5 * len(shown), 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        starts = self._stage_starts()
+        for axis, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            for stage, start in starts.items():
+                points = [l for l in self.lines if l["stage"] == stage and key in l]
+                axis.plot(
+                    [start + l["step"] for l in points], [l[key] for l in points], linewidth=0.8
+                )
+            axis.set(title=key, xlabel="step")
+            axis.grid(alpha=0.3)
+        partial = self.path.with_name(".curves.png.partial")
+        figure.savefig(partial, format="png", dpi=110)
+        os.replace(partial, self.path.with_name("curves.png"))
+
+    def _stage_starts(self) -> dict[int, int]:
+        starts, total = {}, 0
+        for stage in sorted({line["stage"] for line in self.lines}):
+            starts[stage] = total
+            total += max(line["step"] for line in self.lines if line["stage"] == stage) + 1
+        return starts
+
+    def _read(self) -> list[dict[str, Any]]:
+        lines = []
+        if self.path.exists():
+            for text in self.path.read_text().splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except ValueError:  # the line that a kill cut short
+                    break
+        return lines

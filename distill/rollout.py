@@ -1,0 +1,62 @@
+"""Captions drawn from the student while it trains: sampled for its reward, greedy for the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from nanocap.distill.tokenizer import END, LENGTH, PREFIX, QUALITY, SPECIALS
+from nanocap.student import Student
+
+
+@torch.no_grad()
+def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) -> list[list[int]]:
+    """Pieces of `captions` captions a photo, each with its end token unless it was cut.
+
+    Args:
+        visual_BNC: visual tokens of B photos.
+        sample: draw from the distribution; otherwise take the likeliest piece.
+    Returns:
+        B * captions rows, those of one photo side by side.
+    """
+    decoder = student.decoder
+    images, device = visual_BNC.shape[0], visual_BNC.device
+    cross_keys, cross_values = decoder.cross(visual_BNC)
+    layers, _, _, width = cross_keys.shape
+    rows, places = images * captions, student.dimensions.max_tokens
+    keys = torch.zeros(layers, rows, places, width, device=device, dtype=cross_keys.dtype)
+    values = torch.zeros_like(keys)
+    prefix = (QUALITY["high"], LENGTH["any"])
+    tokens = torch.zeros(images, captions, dtype=torch.int64, device=device)
+    ended = torch.zeros(images, captions, dtype=torch.bool, device=device)
+    drawn = []
+    for position in range(places):
+        if position < PREFIX:
+            tokens = torch.full_like(tokens, prefix[position])
+        here = torch.tensor([position], device=device)
+        logits, keys, values = decoder.step(tokens, here, cross_keys, cross_values, keys, values)
+        if position < PREFIX - 1:
+            continue
+        scores = logits.float()
+        scores[..., [i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
+        if sample:
+            drawn_flat = torch.multinomial(scores.softmax(-1).flatten(0, 1), 1)
+            tokens = drawn_flat.reshape(images, captions)
+        else:
+            tokens = scores.argmax(-1)
+        tokens = torch.where(ended, END, tokens)
+        drawn.append(tokens)
+        ended = ended | (tokens == END)
+        if bool(ended.all()):
+            break
+    table = torch.stack(drawn, dim=-1).flatten(0, 1).tolist()
+    return [row[: row.index(END) + 1] if END in row else row for row in table]
+
+
+def to_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Plain text of each row of pieces."""
+    texts: list[str] = tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
+    return [text.strip() for text in texts]

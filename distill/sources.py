@@ -1,0 +1,118 @@
+"""One reader for every kind of source, over Hugging Face `datasets`."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanocap.distill.recipe import Source
+from nanocap.errors import DataError, MissingExtraError
+
+IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
+TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo as it was encoded, and its captions as they were written."""
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+
+
+def read_source(source: Source, root: Path) -> Iterator[Example]:
+    """Every example of a source, in the order of its files.
+
+    Raises:
+        DataError: nothing matches, or the columns named in the recipe are not there.
+    """
+    count = 0
+    for kind, reader in READERS.items():
+        if getattr(source, kind):
+            for example in reader(source, root):
+                captions = example.captions
+                if source.drop:
+                    captions = tuple(c for c in captions if not re.search(source.drop, c))
+                if not captions:
+                    continue
+                yield Example(example.key, example.image, captions)
+                count += 1
+                if count == source.limit:
+                    return
+    if not count:
+        raise DataError(f"source {source.name!r}: no photo with a caption in it")
+
+
+def set_aside(keys: list[str], count: int) -> set[str]:
+    """The `count` keys that are kept out of training: chosen by hash, so by nothing else."""
+    return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
+
+
+def _load(*args: Any, **kwargs: Any) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("reading photos and captions", extra="distill") from error
+    try:
+        return datasets.load_dataset(*args, streaming=True, **kwargs)
+    except Exception as error:  # the library raises many kinds, down to network errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"data set {args[0]}: cannot be read ({reason})") from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else list(value or ())
+    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+
+
+def _read_shards(source: Source, root: Path) -> Iterator[Example]:
+    import datasets
+
+    files = sorted(glob.glob(str(root / source.shards)))
+    if not files:
+        raise DataError(f"source {source.name!r}: no file matches {root / source.shards}")
+    rows = _load("webdataset", data_files=files, split="train")
+    column = next((c for c in IMAGE_SUFFIXES if c in rows.features), None)
+    if column is None or "json" not in rows.features:
+        raise DataError(f"source {source.name!r}: its shards need an image and a .json a sample")
+    for row in rows.cast_column(column, datasets.Image(decode=False)):
+        yield Example(row["__key__"], row[column]["bytes"], _texts(row["json"][source.captions]))
+
+
+def _read_table(source: Source, root: Path) -> Iterator[Example]:
+    path = root / source.table
+    kind = TABLE_FORMATS.get(path.suffix.lower())
+    if kind is None or not path.is_file():
+        raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
+    for row in _load(kind, data_files=str(path), split="train"):
+        if source.image not in row or source.captions not in row:
+            raise DataError(
+                f"source {source.name!r}: {path} has no column {source.image!r} or "
+                f"{source.captions!r}; it has {', '.join(row)}"
+            )
+        photo = path.parent / str(row[source.image])
+        try:
+            yield Example(str(row[source.image]), photo.read_bytes(), _texts(row[source.captions]))
+        except OSError as error:
+            raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
+
+
+def _read_hub(source: Source, root: Path) -> Iterator[Example]:
+    import datasets
+
+    rows = _load(source.hub, source.hub_config or None, split=source.split)
+    if source.image not in (rows.features or {}):
+        raise DataError(f"source {source.name!r}: {source.hub} has no column {source.image!r}")
+    rows = rows.cast_column(source.image, datasets.Image(decode=False))
+    for index, row in enumerate(rows):
+        data = row[source.image]["bytes"] or Path(row[source.image]["path"]).read_bytes()
+        yield Example(f"{source.hub}/{source.split}/{index}", data, _texts(row[source.captions]))
+
+
+READERS = {"shards": _read_shards, "table": _read_table, "hub": _read_hub}

@@ -1,0 +1,140 @@
+"""Kinds of training stages: what a step's rows are and what each of them weighs.
+
+To add a kind, write a class with `rows` and register it in `STAGES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nanocap.distill.batches import Captions, CaptionTable, Schedule, pack
+from nanocap.distill.cider import Cider
+from nanocap.distill.corpus import Corpus
+from nanocap.distill.losses import target_count
+from nanocap.distill.recipe import Stage
+from nanocap.distill.rollout import roll_out, to_texts
+from nanocap.distill.tokenizer import LENGTH, QUALITY
+from nanocap.student import Student
+
+
+@dataclass(frozen=True)
+class Target:
+    """Rows of one step on one process, and what they weigh in the loss."""
+
+    captions: Captions
+    advantage: Tensor  # [rows]
+    smoothing: float
+    count: int  # target tokens that the loss is divided by
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a kind of stage may use."""
+
+    stage: Stage
+    corpus: Corpus
+    table: CaptionTable
+    schedule: Schedule
+    student: Student
+
+
+class StageKind(Protocol):
+    """Turns the photos of a step into rows with weights."""
+
+    def __init__(self, context: Context): ...
+
+    def target(
+        self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
+    ) -> Target:
+        """Rows for the photos at these places of the step's global batch."""
+        ...
+
+
+class Supervised:
+    """Cross-entropy on the captions that people (or teachers) wrote."""
+
+    def __init__(self, context: Context):
+        self.context = context
+
+    def target(
+        self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
+    ) -> Target:
+        captions = _references(self.context, step, photos, places)
+        weight = torch.ones(len(captions.image))
+        smoothing = self.context.stage.label_smoothing
+        return Target(captions, weight, smoothing, target_count(captions), {})
+
+
+class SelfCritical:
+    """REINFORCE on CIDEr-D; the baseline of a sample is the mean of its photo's other samples.
+
+    Rennie et al., "Self-critical sequence training" (2017), with the baseline of Luo, "A better
+    variant of self-critical sequence training" (2020). A share of cross-entropy stays in, because
+    without it the captions become few and generic.
+    """
+
+    def __init__(self, context: Context):
+        self.context = context
+        self.cider = Cider([row.captions for row in context.corpus.rows if not row.aside])
+
+    def target(
+        self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
+    ) -> Target:
+        context, count = self.context, self.context.stage.samples
+        encoder = context.student.encoder
+        with torch.no_grad():
+            visual = encoder.from_map(inputs) if maps else encoder(inputs)
+        samples = roll_out(context.student, visual, count, sample=True)
+        texts = to_texts(context.corpus.tokenizer, samples)
+        rewards = torch.tensor(
+            [
+                self.cider.score(text, context.corpus.rows[photos[index // count]].captions)
+                for index, text in enumerate(texts)
+            ]
+        ).reshape(-1, count)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
+        advantage = (rewards - others).flatten()
+        prefix = [QUALITY["high"], LENGTH["any"]]
+        drawn = [[*prefix, *row] for row in samples]
+        written = _references(context, step, photos, places)
+        image = [index // count for index in range(len(drawn))]
+        sampled = pack(drawn, image)
+        total = target_count(sampled)
+        share = context.stage.cross_entropy * total / max(1, target_count(written))
+        both = pack(drawn + _rows(written), [*image, *written.image.tolist()])
+        weight = torch.cat([advantage, torch.full((len(written.image),), share)])
+        metrics = {"reward": float(rewards.mean()), "words": _mean_words(texts)}
+        return Target(both, weight, 0.0, total, metrics)
+
+
+STAGES: dict[str, type[StageKind]] = {"supervised": Supervised, "self-critical": SelfCritical}
+
+
+def _references(
+    context: Context, step: int, photos: Sequence[int], places: Sequence[int]
+) -> Captions:
+    """Captions of each photo, drawn by randomness of the photo's own place in the global batch."""
+    rows: list[list[int]] = []
+    image: list[int] = []
+    for index, (photo, place) in enumerate(zip(photos, places, strict=True)):
+        random = context.schedule.random(step, place, 1)
+        drawn = context.table.draw(photo, random, context.stage.captions)
+        rows.extend(drawn)
+        image.extend([index] * len(drawn))
+    return pack(rows, image)
+
+
+def _rows(captions: Captions) -> list[list[int]]:
+    """Back from padded inputs and targets to rows."""
+    whole = torch.cat([captions.tokens, captions.targets[:, -1:]], dim=1)
+    return [[token for token in row if token] for row in whole.tolist()]
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(text.split()) for text in texts) / max(1, len(texts))

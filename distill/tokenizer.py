@@ -1,0 +1,58 @@
+"""The tokenizer: byte-pair pieces of lower-case caption text, and the control tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.decoders import Metaspace
+
+QUALITIES = ("high", "medium", "low")
+LENGTHS = ("any", "short", "long")
+SPECIALS = (
+    "<pad>",
+    "<end>",
+    "<unk>",
+    *(f"<quality:{name}>" for name in QUALITIES),
+    *(f"<length:{name}>" for name in LENGTHS),
+)
+PAD, END, UNKNOWN = 0, 1, 2
+QUALITY = {name: SPECIALS.index(f"<quality:{name}>") for name in QUALITIES}
+LENGTH = {name: SPECIALS.index(f"<length:{name}>") for name in LENGTHS}
+SHORT_WORDS = 9  # a caption of at most so many words is short
+PREFIX = 2  # control tokens at the start of every sequence
+
+
+def normalize(caption: str) -> str:
+    """Lower case, words only: what CIDEr's tokenizer would leave, so that nothing is learnt in vain."""
+    text = caption.lower().replace("’", "'").replace("&", " and ")
+    text = re.sub(r"[^\w\s'-]|_", " ", text)
+    text = re.sub(r"(?<!\w)['-]+|['-]+(?!\w)", " ", text)
+    return " ".join(text.split())
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Byte-pair encoding of `vocabulary` pieces over normalized captions, controls first."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIALS), min_frequency=2, show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer
+
+
+def length_of(caption: str) -> str:
+    """The length bucket of a normalized caption."""
+    return "short" if len(caption.split()) <= SHORT_WORDS else "long"
+
+
+def encode(tokenizer: Tokenizer, captions: Sequence[str], max_pieces: int) -> list[list[int]]:
+    """Pieces of each normalized caption and the end token; a caption that is too long is cut."""
+    encodings = tokenizer.encode_batch(list(captions))
+    return [
+        encoding.ids + [END] if len(encoding.ids) < max_pieces else encoding.ids[:max_pieces]
+        for encoding in encodings
+    ]

@@ -1,0 +1,276 @@
+"""The trainer: stages one after the other, resumable at any checkpoint with the same losses."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from nanocap.distill import imagenet
+from nanocap.distill.batches import CaptionTable, Schedule
+from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
+from nanocap.distill.cider import Cider
+from nanocap.distill.corpus import Corpus
+from nanocap.distill.journal import Journal
+from nanocap.distill.losses import CaptionLoss
+from nanocap.distill.maps import Maps, Photos, normalize, squash
+from nanocap.distill.recipe import Recipe, Stage
+from nanocap.distill.rollout import roll_out, to_texts
+from nanocap.distill.stages import STAGES, Context
+from nanocap.distill.tokenizer import LENGTH, QUALITY
+from nanocap.errors import RecipeError
+from nanocap.student import Student
+
+MONITORED = 200  # photos at most that are captioned when a stage looks at itself
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what it is made from."""
+
+    recipe: Recipe
+    corpus: Corpus
+    out: Path
+    cache: Path
+
+    def finished(self, stage: int) -> Path:
+        """The averaged weights that a stage ended with."""
+        return self.out / f"stage-{stage}-{self.recipe.stages[stage].name}.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The stage that is under way."""
+        return self.out / "checkpoint.safetensors"
+
+    def fingerprint(self, stage: int) -> str:
+        """Hash of all that decides the numbers up to this stage: later stages may still change."""
+        return replace(self.recipe, stages=self.recipe.stages[: stage + 1]).fingerprint()
+
+
+def train(run: Run, accelerator: Accelerator) -> Path:
+    """Do every stage that is not done yet; returns the path of the finished student.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe, or a stage's kind is unknown.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    student = _first_student(run.recipe)
+    table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
+    for index, stage in enumerate(run.recipe.stages):
+        if stage.kind not in STAGES:
+            raise RecipeError(f"unknown kind {stage.kind!r}; known are {', '.join(STAGES)}")
+        path = run.finished(index)
+        if path.exists():
+            student, header = Student.load(path)
+            if header["fingerprint"] != run.fingerprint(index):
+                raise RecipeError(
+                    f"{path}: made by another recipe; choose another --out, or delete it to redo it"
+                )
+            continue
+        _train_stage(run, accelerator, student, table, index)
+        accelerator.wait_for_everyone()
+        student, _ = Student.load(path)
+    final = run.out / "student.safetensors"
+    if accelerator.is_main_process:
+        student.save(final, _metadata(run))
+    return final
+
+
+def _first_student(recipe: Recipe) -> Student:
+    torch.manual_seed(recipe.seed)
+    student = Student(recipe.dimensions())
+    if recipe.imagenet:
+        student.encoder.trunk.load_imagenet(imagenet.load(recipe.imagenet))
+    return student
+
+
+def _train_stage(
+    run: Run, accelerator: Accelerator, student: Student, table: CaptionTable, index: int
+) -> None:
+    stage, device = run.recipe.stages[index], accelerator.device
+    schedule = Schedule(run.recipe, run.corpus, index)
+    feed: Photos | Maps
+    if "lower" in stage.train:
+        feed = Photos(run.corpus, schedule, student.dimensions.image_size)
+    else:
+        with accelerator.main_process_first():
+            seed = run.recipe.seed
+            feed = Maps(run.corpus, schedule, student, stage.views, run.cache, seed)
+    student = student.to(device).train()
+    _set_dropout(student, stage.dropout)
+    optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
+    average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    first = 0
+    position = read_position(run.checkpoint)
+    if position is not None and position.stage == index:
+        if position.fingerprint != run.fingerprint(index):
+            raise RecipeError(
+                f"{run.checkpoint}: made by another recipe; choose another --out, or delete it"
+            )
+        load_checkpoint(run.checkpoint, student, average, optimizer)
+        first = position.step
+    model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
+    kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student))
+    journal = Journal(run.out, index, first) if accelerator.is_main_process else None
+    monitor = Monitor(run, student)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    for step in _progress(stage, first, accelerator.is_main_process):
+        began = time.perf_counter()
+        rate = learning_rate(stage, step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        places = list(range(stage.batch))[rank::world]
+        chosen = schedule.photos(step)
+        photos = [int(chosen[place]) for place in places]
+        # one seed a step and process: dropout and sampling are the same after a resume
+        torch.manual_seed(int(schedule.random(step, rank, 2).integers(2**62)))
+        with accelerator.autocast():
+            inputs = feed.inputs(step, photos, places).to(device)
+            target = kind.target(step, photos, places, inputs, feed.from_maps)
+            total = model(
+                inputs, feed.from_maps, target.captions, target.smoothing, target.advantage
+            )
+        count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
+        loss = total * world / count  # the mean over processes is the mean over all tokens
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(student.parameters(), stage.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        _average(average, student, stage.ema, step)
+        shown = float(accelerator.reduce(loss.detach(), "mean"))
+        done = step + 1
+        metrics = {"loss": shown, **target.metrics}
+        if journal is not None:
+            if stage.evaluate and (done % stage.evaluate == 0 or done == stage.steps):
+                metrics |= monitor.look(average)
+            seconds = round(time.perf_counter() - began, 3)
+            journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
+            if done % stage.checkpoint == 0 and done < stage.steps:
+                here = Position(index, done, run.fingerprint(index))
+                save_checkpoint(run.checkpoint, here, student, average, optimizer.optimizer)
+                journal.draw()
+    if journal is not None:
+        student.load_state_dict(average)
+        student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
+        run.checkpoint.unlink(missing_ok=True)
+        journal.draw()
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Share of the peak rate: linear warm-up, then a cosine down to `final_lr`."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return stage.final_lr + (1 - stage.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Monitor:
+    """Greedy captions of photos that were set aside, scored with CIDEr-D, to see a run go wrong."""
+
+    def __init__(self, run: Run, student: Student):
+        self.corpus, self.student = run.corpus, Student(student.dimensions)
+        self.rows = run.corpus.aside(run.recipe.monitor)[:MONITORED] if run.recipe.monitor else []
+        self.references = [run.corpus.rows[row].captions for row in self.rows]
+        self.cider = Cider(self.references)
+
+    @torch.no_grad()
+    def look(self, average: dict[str, Tensor]) -> dict[str, float]:
+        """CIDEr (times 100, as the field prints it) and the share of distinct captions."""
+        if not self.rows:
+            return {}
+        device = next(iter(average.values())).device
+        self.student.load_state_dict(average)
+        self.student.to(device).eval()
+        texts: list[str] = []
+        for first in range(0, len(self.rows), 50):
+            images = [self.corpus.photo(row) for row in self.rows[first : first + 50]]
+            size = self.student.dimensions.image_size
+            pixels = torch.stack([normalize(squash(i, size)[None])[0] for i in images]).to(device)
+            rows = roll_out(self.student, self.student.encoder(pixels), 1, sample=False)
+            texts += to_texts(self.corpus.tokenizer, rows)
+        scores = map(self.cider.score, texts, self.references)
+        cider = 100 * sum(scores) / len(texts)
+        return {"cider": round(cider, 2), "distinct": round(len(set(texts)) / len(texts), 3)}
+
+
+def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
+    trunk = student.encoder.trunk
+    of_trunk = {id(parameter) for parameter in trunk.parameters()}
+    named = {
+        "decoder": list(student.decoder.parameters()),
+        "encoder": [p for p in student.encoder.parameters() if id(p) not in of_trunk],
+        "upper": trunk.upper_parameters(),
+        "lower": trunk.lower_parameters(),
+    }
+    unknown = sorted(set(stage.train) - set(named))
+    if unknown:
+        raise RecipeError(f"stage {stage.name!r} trains {unknown[0]!r}; known are {', '.join(named)}")
+    groups: list[dict[str, object]] = []
+    for name, parameters in named.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in stage.train)
+        if name not in stage.train:
+            continue
+        base = stage.trunk_lr if name in ("upper", "lower") else stage.lr
+        # weight decay is for matrices: norms, biases and positions are left alone
+        for decays in (True, False):
+            chosen = [p for p in parameters if (p.dim() > 1) == decays]
+            decay = stage.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
+    return groups
+
+
+def _set_dropout(student: nn.Module, rate: float) -> None:
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], student: Student, decay: float, step: int) -> None:
+    """Move the averaged weights; early on they follow more closely."""
+    decay = min(decay, (1 + step) / (10 + step))
+    theirs = student.state_dict()
+    names = list(average)
+    torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)
+
+
+def _progress(stage: Stage, first: int, shown: bool) -> Iterator[int]:
+    steps = range(first, stage.steps)
+    if not shown:
+        yield from steps
+        return
+    stderr = click.get_text_stream("stderr")
+    label = f"training {stage.name}"
+    with click.progressbar(steps, label=label, file=stderr, show_pos=True) as bar:
+        yield from bar
+
+
+def _metadata(run: Run) -> dict[str, str]:
+    """What a converter needs beside the weights."""
+    recipe = run.recipe
+    data = [
+        {"name": source.name, "licence": source.licence or "unknown"} for source in recipe.data.sources
+    ]
+    weights = [recipe.imagenet] if recipe.imagenet else []
+    training = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "fingerprint": recipe.fingerprint(),
+        "steps": {stage.name: stage.steps for stage in recipe.stages},
+        "data": data,
+        "weights": [imagenet.PACKAGES[name].describe() for name in weights],
+    }
+    return {
+        "tokenizer": run.corpus.tokenizer.to_str(),
+        "controls": json.dumps({"quality": QUALITY, "length": LENGTH}),
+        "training": json.dumps(training),
+    }
