@@ -1,0 +1,39 @@
+"""What a captioner answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Token:
+    """One piece of the vocabulary that was chosen, and how sure the model was of it.
+
+    Attributes:
+        id: the piece's number in the vocabulary.
+        piece: its text; U+2581 marks the start of a word.
+        probability: 0 to 1, given everything before it.
+    """
+
+    id: int
+    piece: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about one image.
+
+    Attributes:
+        text: the sentence, with a capital and a full stop.
+        confidence: 0 to 1, the geometric mean of the probabilities of the pieces and of the end.
+            It ranks captions of one model; it is not the chance of being right.
+        tokens: the pieces that `text` was made from, in order.
+    """
+
+    text: str
+    confidence: float
+    tokens: tuple[Token, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,98 @@
+"""The command line: one file a verb, imported when it is called.
+
+A verb is a line in `VERBS` and a module `nanocap.cli.<verb>` with a click command `command`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import click
+
+from nanocap import __version__
+from nanocap.errors import MissingExtraError, NanocapError
+
+INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One line of help, and the extra that brings what the verb imports."""
+
+    help: str
+    extra: str | None = None
+
+
+VERBS = {
+    "caption": Verb("Say in a sentence what is in each photo."),
+    "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
+    "eval": Verb("Score a bundle on photos with reference captions.", extra="eval"),
+    "distill": Verb("Train a student from a recipe.", extra="distill"),
+    "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
+}
+
+
+class Verbs(click.Group):
+    """A group whose list and help come from `VERBS`, without importing any verb."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        try:
+            module: Any = import_module(f"nanocap.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if verb.extra is None or package == "nanocap":
+                raise
+            raise MissingExtraError(f"nanocap {cmd_name}", verb.extra, package) from error
+        return cast(click.Command, module.command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NanocapError as error:
+            click.echo(f"nanocap: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="nanocap VERB --help shows examples. Exit codes: 0 done, 1 some inputs failed, 2 usage.",
+)
+@click.version_option(__version__, "-V", "--version", message="nanocap %(version)s")
+def group() -> None:
+    """Caption photos on this device, offline.
+
+    \b
+    nanocap caption photo.jpg
+    nanocap caption --json holiday/ > captions.jsonl
+    """
+
+
+def main() -> None:
+    """The program `nanocap`."""
+    try:
+        code = group.main(prog_name="nanocap", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,209 @@
+"""`nanocap caption PATH...`: a sentence a photo."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import click
+
+from nanocap.bundle import Bundle, default_bundle
+from nanocap.caption import Caption
+from nanocap.cli.progress import Progress
+from nanocap.errors import ImageError
+from nanocap.formats import SUFFIXES
+from nanocap.image import MAX_PIXELS, load_image
+from nanocap.runtime.captioner import Captioner
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap caption photo.jpg                  one photo: the sentence alone
+  nanocap caption holiday/ cat.png           PATH, a tab, the sentence
+  find . -name '*.jpg' | nanocap caption -   a list of paths from another program
+  nanocap caption --json holiday/            one JSON object a line:
+    {"image": PATH, "caption": TEXT, "confidence": 0 to 1}
+    {"image": PATH, "error": TEXT}
+  nanocap caption --length short --beams 1 photo.jpg
+
+\b
+Photos that fail are named on standard error; the others are still captioned.
+Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
+"""
+
+
+@click.command(epilog=EXAMPLES, no_args_is_help=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--bundle", metavar="PATH", help="Bundle, a folder or .zip.  [default: built in]")
+@click.option(
+    "--length",
+    type=click.Choice(["short", "long"]),
+    help="Ask for a short or a long sentence.  [default: the bundle's]",
+)
+@click.option(
+    "--beams",
+    type=click.IntRange(1, 64),
+    help="Sentences weighed at once; 1 is fastest.  [default: the bundle's]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 1024),
+    default=8,
+    show_default=True,
+    help="Photos through the model at once.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of the model.  [default: cores]")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Refuse larger photos unread.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    as_json: bool,
+    bundle: str | None,
+    length: str | None,
+    beams: int | None,
+    batch_size: int,
+    threads: int | None,
+    max_pixels: int,
+) -> None:
+    """Say in a sentence what is in each photo.
+
+    PATH is a photo, a folder (with the folders in it), or - for a list of paths, one a line, on
+    standard input.
+    """
+    warnings.filterwarnings("ignore", module="PIL")  # notes about odd files, for programmers
+    report = Report(as_json, named=len(paths) > 1 or paths[0] == "-" or os.path.isdir(paths[0]))
+    found: Iterable[str] = chain.from_iterable(find(path, report) for path in paths)
+    if "-" in paths:
+        progress = Progress(None)
+    else:
+        found = list(found)
+        progress = Progress(len(found))
+    report.progress = progress
+
+    waiting: deque[str] = deque()
+
+    def sources() -> Iterator[str]:
+        for path in found:
+            waiting.append(path)
+            yield path
+
+    if not report.named:
+        report.outcome(paths[0], _one(paths[0], bundle, threads, max_pixels, beams, length))
+    elif found:
+        captioner = Captioner(bundle, threads=threads, max_pixels=max_pixels)
+        for outcome in captioner.attempt(
+            sources(), batch_size=batch_size, beams=beams, length=length
+        ):
+            report.outcome(waiting.popleft(), outcome)
+            progress.step()
+    progress.clear()
+    ctx.exit(1 if report.failures else 0)
+
+
+def _one(
+    path: str,
+    bundle: str | None,
+    threads: int | None,
+    max_pixels: int,
+    beams: int | None,
+    length: str | None,
+) -> Caption | ImageError:
+    """The outcome of a single photo, with the least memory and the quickest start.
+
+    The photo is decoded, and its full size forgotten, before the model is loaded. More than one
+    thread would take longer to start than it saves.
+    """
+    opened = Bundle(bundle or default_bundle())
+    try:
+        pixels = load_image(path, opened.manifest.image, max_pixels=max_pixels)
+    except ImageError as error:
+        return error
+    return Captioner(opened, threads=threads or 1)(pixels, beams=beams, length=length)
+
+
+class Report:
+    """Prints outcomes and counts failures.
+
+    Args:
+        as_json: JSON lines on standard output, failures included; else failures go to standard
+            error.
+        named: put the path before each sentence.
+    """
+
+    def __init__(self, as_json: bool, named: bool) -> None:
+        self.as_json = as_json
+        self.named = named
+        self.failures = 0
+        self.progress = Progress(0)
+        # A file name need not be text in the terminal's encoding; that must not end the run.
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+
+    def outcome(self, path: str, outcome: Caption | ImageError) -> None:
+        """Print one caption or failure."""
+        if isinstance(outcome, ImageError):
+            self.failure(path, outcome)
+        elif self.as_json:
+            self._json(image=path, caption=outcome.text, confidence=round(outcome.confidence, 4))
+        else:
+            self._print(f"{path}\t{outcome.text}" if self.named else outcome.text)
+
+    def failure(self, path: str, error: ImageError) -> None:
+        """Print one failure."""
+        self.failures += 1
+        if self.as_json:
+            self._json(image=path, error=str(error))
+        else:
+            self._print(f"nanocap: {error}", err=True)
+
+    def _json(self, **values: str | float) -> None:
+        self._print(json.dumps(values))
+
+    def _print(self, line: str, err: bool = False) -> None:
+        self.progress.clear()
+        click.echo(line, err=err)
+
+
+def find(path: str, report: Report) -> Iterator[str]:
+    """The photos that a PATH of the command line stands for; what cannot be, goes to `report`."""
+    if path == "-":
+        lines = (line.rstrip("\r\n") for line in sys.stdin)
+        yield from (line for line in lines if line)
+    elif os.path.isdir(path):
+        yield from _in_folder(path, report)
+    else:
+        yield path
+
+
+def _in_folder(folder: str, report: Report) -> Iterator[str]:
+    def refused(error: OSError) -> None:
+        name = str(error.filename)
+        message = f"{name}: the folder cannot be read ({error.strerror}); check its access rights"
+        report.failure(name, ImageError(message))
+
+    before, count = report.failures, 0
+    for parent, folders, names in os.walk(folder, onerror=refused):
+        # Hidden ones are thumbnails and the `._photo.jpg` of macOS, which are no photos.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                count += 1
+                yield os.path.join(parent, name)
+    if not count and report.failures == before:
+        known = ", ".join(sorted(SUFFIXES))
+        message = f"{folder}: no photos in this folder; nanocap looks for {known}"
+        report.failure(folder, ImageError(message))

@@ -1,0 +1,84 @@
+"""`nanocap verify [BUNDLE]`: is a bundle whole, and does it still say what it should?"""
+
+from __future__ import annotations
+
+import io
+import json
+
+import click
+
+from nanocap.bundle import Bundle, default_bundle
+from nanocap.errors import BundleError, NanocapError
+from nanocap.runtime.captioner import Captioner
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap verify                the model inside the package
+  nanocap verify my-bundle/     a folder
+  nanocap verify my-bundle.zip  the same in one file
+
+\b
+Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle", metavar="[BUNDLE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
+    """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption."""
+    source = bundle or str(default_bundle())
+    try:
+        opened = Bundle(source)
+        manifest = opened.manifest
+        contents = {path: opened.read(path) for path in manifest.files}
+        total = sum(map(len, contents.values()))
+        caption = golden(opened, contents)
+    except NanocapError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"bundle": source, "ok": False, "error": str(error)}))
+        ctx.exit(error.exit_code)
+    unlisted = opened.unlisted()
+    if as_json:
+        values = {
+            "bundle": source,
+            "ok": True,
+            "name": manifest.name,
+            "version": manifest.version,
+            "schema": manifest.schema,
+            "files": len(contents),
+            "bytes": total,
+            "artifacts": [artifact.name for artifact in manifest.artifacts],
+            "golden": caption,
+            "unlisted": unlisted,
+        }
+        click.echo(json.dumps(values))
+        return
+    artifacts = ", ".join(artifact.name for artifact in manifest.artifacts)
+    click.echo(f"bundle  {source}")
+    click.echo(f"model   {manifest.name} {manifest.version} ({artifacts})")
+    click.echo(f"schema  {manifest.schema}: every entry is what it must be")
+    click.echo(f"files   {len(contents)}, {total / 1e6:.2f} MB: each has its size and SHA-256")
+    click.echo(f"golden  {manifest.golden.artifact} says of {manifest.golden.image}: {caption}")
+    for path in unlisted:
+        click.echo(f"note    {path} is not in the manifest and is never read")
+
+
+def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
+    """The caption of the golden image, after comparing it with the manifest's.
+
+    Raises:
+        BundleError: it is another one.
+    """
+    expected = bundle.manifest.golden
+    captioner = Captioner(bundle, artifact=expected.artifact)
+    found = captioner(io.BytesIO(contents[expected.image])).text
+    if found != expected.caption:
+        raise BundleError(
+            f"{bundle.where}: {expected.artifact} says {found!r} of {expected.image}, but the"
+            f" manifest says {expected.caption!r}; get the bundle again, or report this machine"
+        )
+    return found

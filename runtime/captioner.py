@@ -1,0 +1,253 @@
+"""`Captioner`: a bundle, an engine and a search behind one call."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from nanocap.bundle import TOKENIZER, Bundle, default_bundle
+from nanocap.caption import Caption, Token
+from nanocap.errors import ImageError, OptionError
+from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
+from nanocap.manifest import Artifact, Manifest
+from nanocap.runtime.decoding import Search, greedy, search
+from nanocap.runtime.engines import load_engine
+from nanocap.runtime.state import DecoderState
+from nanocap.vocabulary import Vocabulary, present
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Captioner:
+    """Captions images with the model of a bundle. Calls may come from several threads.
+
+    Args:
+        bundle: a bundle's folder or `.zip`, or an opened `Bundle`; default: the model inside the
+            package.
+        engine: take the first artifact of this backend, such as `onnx`; default: the first.
+        artifact: take the artifact of this name, such as `onnx-int8`.
+        threads: of the engine; default: as many as it thinks right.
+        max_pixels: larger images are refused before they are decoded.
+
+    Raises:
+        BundleError: the bundle is missing, altered or unsafe.
+        OptionError: it has no such artifact.
+        EngineError, MissingExtraError: the engine cannot run it.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        *,
+        engine: str | None = None,
+        artifact: str | None = None,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads must be at least 1, got {threads}")
+        if max_pixels < 1:
+            raise OptionError(f"max_pixels must be at least 1, got {max_pixels}")
+        opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle or default_bundle())
+        self.manifest: Manifest = opened.manifest
+        self.artifact: Artifact = _choose(self.manifest, engine, artifact)
+        self.max_pixels = max_pixels
+        self._sizes = self.manifest.sizes
+        files = opened.load(self.artifact)
+        where = f"{opened.where}: {TOKENIZER}"
+        self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where)
+        self._engine = load_engine(self.artifact, files, threads)
+
+    @overload  # a binary file is also an iterable of bytes; it counts as one image
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        source: ImageSource,
+        *,
+        batch_size: int = ...,
+        beams: int | None = ...,
+        length: str | None = ...,
+        length_penalty: float | None = ...,
+    ) -> Caption: ...
+
+    @overload
+    def __call__(
+        self,
+        source: Iterable[ImageSource],
+        *,
+        batch_size: int = ...,
+        beams: int | None = ...,
+        length: str | None = ...,
+        length_penalty: float | None = ...,
+    ) -> list[Caption]: ...
+
+    def __call__(
+        self,
+        source: ImageSource | Iterable[ImageSource],
+        *,
+        batch_size: int = 8,
+        beams: int | None = None,
+        length: str | None = None,
+        length_penalty: float | None = None,
+    ) -> Caption | list[Caption]:
+        """A caption of one image, or a list of captions of many.
+
+        Args:
+            source: an image in any form that `load_image` takes, or an iterable of them.
+            batch_size: how many images go through the model at once.
+            beams: hypotheses kept in the search; 1 is fastest. Default: the bundle's.
+            length: `short`, `long` or `any`, where the bundle knows them. Default: the bundle's.
+            length_penalty: 0 and up; larger favours longer captions. Default: the bundle's.
+
+        Raises:
+            ImageError: an image cannot be read (`attempt` goes on with the others).
+            OptionError: an option is outside what it may be.
+        """
+        single = _is_one_image(source)
+        sources = [cast(ImageSource, source)] if single else cast("Iterable[ImageSource]", source)
+        captions = []
+        for outcome in self.attempt(
+            sources,
+            batch_size=batch_size,
+            beams=beams,
+            length=length,
+            length_penalty=length_penalty,
+        ):
+            if isinstance(outcome, ImageError):
+                raise outcome
+            captions.append(outcome)
+        return captions[0] if single else captions
+
+    def attempt(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        batch_size: int = 8,
+        beams: int | None = None,
+        length: str | None = None,
+        length_penalty: float | None = None,
+    ) -> Iterator[Caption | ImageError]:
+        """For each image, in order, its caption, or the error that says why it has none.
+
+        Takes `batch_size` images at a time, so that captions come while later images wait; an
+        error gives its place in the batch to the next image.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+        options = self._options(beams, length_penalty)
+        prefix = self._prefix(length)
+
+        pending: list[ImageError | None] = []  # None stands for an image in `batch`
+        batch: list[Pixels] = []
+        for source in sources:
+            try:
+                batch.append(load_image(source, self.manifest.image, max_pixels=self.max_pixels))
+                pending.append(None)
+            except ImageError as error:
+                pending.append(error)
+            if len(batch) == batch_size or len(pending) >= 4 * batch_size:
+                yield from self._flush(pending, batch, prefix, options)
+                pending, batch = [], []
+        yield from self._flush(pending, batch, prefix, options)
+
+    def stream(self, source: ImageSource, *, length: str | None = None) -> Iterator[str]:
+        """The caption of one image in pieces, as they are found; joined, they are the sentence.
+
+        Searches with one beam: with more, words already shown could still change.
+        """
+        options = self._options(1, None)
+        prefix = self._prefix(length)
+        pixels = load_image(source, self.manifest.image, max_pixels=self.max_pixels)
+        state = self._state(pixels[None], prefix)
+        shown, ids = "", []
+        for token, _ in greedy(state, options):
+            if token != options.end:
+                ids.append(token)
+            text = present(self.vocabulary.text(ids)).removesuffix(".")
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+        rest = present(self.vocabulary.text(ids))[len(shown) :]
+        if rest:
+            yield rest
+
+    def _flush(
+        self,
+        pending: list[ImageError | None],
+        batch: list[Pixels],
+        prefix: tuple[int, ...],
+        options: Search,
+    ) -> Iterator[Caption | ImageError]:
+        captions = iter(self._caption(np.stack(batch), prefix, options) if batch else ())
+        for error in pending:
+            yield error or next(captions)
+
+    def _caption(self, pixels: Pixels, prefix: tuple[int, ...], options: Search) -> list[Caption]:
+        """Captions of pixels [batch, size, size, 3]."""
+        captions = []
+        for found in search(self._state(pixels, prefix), options):
+            ids = found.ids[:-1] if found.ended else found.ids
+            tokens = tuple(
+                Token(i, self.vocabulary.pieces[i], math.exp(log))
+                for i, log in zip(ids, found.log_probabilities, strict=False)
+            )
+            mean = sum(found.log_probabilities) / max(1, len(found.log_probabilities))
+            captions.append(Caption(self.vocabulary.sentence(ids), math.exp(mean), tokens))
+        return captions
+
+    def _state(self, pixels: Pixels, prefix: tuple[int, ...]) -> DecoderState:
+        return DecoderState(self._engine, self._engine.encode(pixels), prefix, self._sizes)
+
+    def _options(self, beams: int | None, length_penalty: float | None) -> Search:
+        defaults, tokens, controls = (
+            self.manifest.decoding,
+            self.manifest.tokens,
+            self.manifest.controls,
+        )
+        never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
+        never |= self.vocabulary.special - {tokens.end}
+        return Search(
+            beams=defaults.beams if beams is None else beams,
+            length_penalty=defaults.length_penalty if length_penalty is None else length_penalty,
+            # The last position fed is max_tokens - 1; two of them are the control tokens.
+            max_length=self._sizes.max_tokens - 1,
+            end=tokens.end,
+            never=tuple(sorted(never)),
+        )
+
+    def _prefix(self, length: str | None) -> tuple[int, ...]:
+        controls, defaults = self.manifest.controls, self.manifest.decoding
+        length = defaults.length if length is None else length
+        if length not in controls.length:
+            known = ", ".join(controls.length)
+            raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")
+        return controls.quality[defaults.quality], controls.length[length]
+
+
+def _choose(manifest: Manifest, engine: str | None, artifact: str | None) -> Artifact:
+    for candidate in manifest.artifacts:
+        if engine in (None, candidate.backend) and artifact in (None, candidate.name):
+            return candidate
+    wanted = " ".join(x for x in (engine and f"engine {engine}", artifact) if x)
+    known = ", ".join(f"{a.name} (engine {a.backend})" for a in manifest.artifacts)
+    raise OptionError(f"{manifest.name}: has no artifact for {wanted}; it has {known}")
+
+
+def _is_one_image(source: Any) -> bool:
+    if isinstance(
+        source, (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Image.Image)
+    ):
+        return True
+    if hasattr(source, "read"):
+        return True
+    if isinstance(source, Iterable):
+        return False
+    raise ImageError(
+        f"{describe(source)}: not an image; give a path, bytes, a file object, a PIL image,"
+        " an array, or a list of them"
+    )

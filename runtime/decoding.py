@@ -1,0 +1,259 @@
+"""Greedy and beam search in numpy, vectorised over images and beams.
+
+A hypothesis is scored by its log probability divided by `length ** length_penalty`, its length
+counted in pieces and the end (Wu et al. 2016, arXiv 1609.08144, without the constant 5). At every
+step each image takes the 2K best continuations of its K beams: those among the first K that end
+become candidates for the answer, the K best that do not end go on.
+
+Shapes: B images, K beams, V ids, T generated ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.errors import EngineError, OptionError
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+NEVER = -np.inf
+
+
+class LanguageModel(Protocol):
+    """What the search asks for; it holds the state of a batch of images between calls."""
+
+    def start(self) -> Floats:
+        """Logits [B, V] of the first piece."""
+
+    def step(self, tokens: Ints, parents: Ints, images: Ints | None) -> Floats:
+        """Logits [B', K, V] after one more piece a beam.
+
+        Args:
+            tokens: [B', K] the pieces chosen last.
+            parents: [B', K] which of the former beams (0 before the first step) each continues.
+            images: which of the former images go on [B'], or None where all do.
+        """
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search.
+
+    Attributes:
+        beams: hypotheses kept an image; 1 is greedy.
+        length_penalty: 0 prefers short captions, 1 scores by the mean log probability.
+        max_length: most ids generated, the end included.
+        end: id that ends a caption; never generated first.
+        never: ids that are never generated (padding, unknown, controls).
+    """
+
+    beams: int
+    length_penalty: float
+    max_length: int
+    end: int
+    never: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low in (("beams", 1), ("length_penalty", 0), ("max_length", 1)):
+            if not getattr(self, name) >= low:
+                raise OptionError(f"{name} must be at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The best sequence found for one image: `ids` and their log probabilities.
+
+    Where `ended`, the last id is the end; else the length ran out.
+    """
+
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    score: float
+    ended: bool
+
+
+def search(model: LanguageModel, options: Search) -> list[Hypothesis]:
+    """The best hypothesis of each image.
+
+    An image is done, and leaves the batch, once K hypotheses ended and none of its beams, were it
+    to end now at no cost, would beat the worst of them; or when `max_length` is reached, where
+    beams that have not ended count only if nothing ended.
+
+    Returns:
+        B hypotheses, in the order of the images.
+
+    Raises:
+        EngineError: the model gave no numbers (NaN).
+    """
+    logits = model.start()[:, None, :]  # [B, 1, V]
+    count, width = len(logits), options.beams
+    barred = _barred(logits.shape[-1], options)
+    mask = barred.copy()
+    mask[options.end] = NEVER  # an empty caption is no answer
+
+    answers = _Answers.empty(count, options.max_length)
+    live = np.arange(count)  # [B'] the images still searched
+    totals = np.zeros((count, 1))  # [B', K] log probability of each beam
+    ids = np.zeros((count, 1, 0), dtype=np.int64)  # [B', K, t]
+    logs = np.zeros((count, 1, 0))  # [B', K, t] log probability of each id
+    ended = np.full((count, width), NEVER)  # [B', K] best scores of hypotheses that ended
+
+    for length in range(1, options.max_length + 1):
+        parents, tokens, steps = _continuations(totals, logits, mask, 2 * width)  # [B', 2K]
+        rows = np.arange(len(live))[:, None]
+        sums = totals[rows, parents] + steps  # [B', 2K] descending
+        scores = sums / length**options.length_penalty
+
+        stops = tokens == options.end
+        first = stops & (np.arange(2 * width) < width)
+        stopping = np.where(first, scores, NEVER)
+        answers.offer(live, stopping, ids, logs, parents, tokens, steps, ended=True)
+        ended = -np.sort(-np.concatenate([ended, stopping], axis=1), axis=1)[:, :width]
+
+        # A stable sort moves the ends behind the rest and keeps the order of both.
+        kept = np.argsort(stops, axis=1, kind="stable")[:, :width]
+        parents, tokens, steps = parents[rows, kept], tokens[rows, kept], steps[rows, kept]
+        totals, scores = sums[rows, kept], scores[rows, kept]  # [B', K]
+
+        if length == options.max_length:
+            unended = np.where(np.isneginf(ended[:, :1]), scores, NEVER)
+            answers.offer(live, unended, ids, logs, parents, tokens, steps, ended=False)
+            break
+        going = np.flatnonzero(scores[:, 0] > ended[:, -1])
+        if not going.size:
+            break
+        ids = np.concatenate([ids[rows, parents], tokens[..., None]], axis=2)
+        logs = np.concatenate([logs[rows, parents], steps[..., None]], axis=2)
+        images = None
+        if going.size < live.size:
+            images = going
+            live, totals, ended = live[going], totals[going], ended[going]
+            ids, logs, parents, tokens = ids[going], logs[going], parents[going], tokens[going]
+        logits = model.step(tokens, parents, images)
+        mask = barred
+    return answers.hypotheses()
+
+
+def greedy(model: LanguageModel, options: Search) -> Iterator[tuple[int, float]]:
+    """The likeliest piece at each step, as it is found, for a batch of one image.
+
+    Yields an id and its log probability, the end's included; the same as `search` with one beam.
+    """
+    logits = model.start()[:, None, :]
+    barred = _barred(logits.shape[-1], options)
+    mask = barred.copy()
+    mask[options.end] = NEVER
+    parents = np.zeros((1, 1), dtype=np.int64)
+    for length in range(1, options.max_length + 1):
+        _, tokens, steps = _continuations(np.zeros((1, 1)), logits, mask, 1)
+        yield int(tokens[0, 0]), float(steps[0, 0])
+        if tokens[0, 0] == options.end or length == options.max_length:
+            return
+        logits = model.step(tokens, parents, None)
+        mask = barred
+
+
+@dataclass
+class _Answers:
+    """The best hypothesis so far of each image, as arrays."""
+
+    scores: Floats  # [B]
+    lengths: Ints  # [B]
+    ids: Ints  # [B, T]
+    logs: Floats  # [B, T]
+    ended: npt.NDArray[np.bool_]  # [B]
+
+    @classmethod
+    def empty(cls, count: int, longest: int) -> _Answers:
+        return cls(
+            scores=np.full(count, NEVER),
+            lengths=np.zeros(count, dtype=np.int64),
+            ids=np.zeros((count, longest), dtype=np.int64),
+            logs=np.zeros((count, longest)),
+            ended=np.zeros(count, dtype=np.bool_),
+        )
+
+    def offer(
+        self,
+        live: Ints,
+        scores: Floats,  # [B', C]
+        ids: Ints,  # [B', K, t]
+        logs: Floats,  # [B', K, t]
+        parents: Ints,  # [B', C]
+        tokens: Ints,  # [B', C]
+        steps: Floats,  # [B', C]
+        *,
+        ended: bool,
+    ) -> None:
+        """Keep the best of C continuations of each live image where it beats what is held."""
+        column = scores.argmax(axis=1)
+        rows = np.flatnonzero(scores[np.arange(len(live)), column] > self.scores[live])
+        if not rows.size:
+            return
+        column, where, past = column[rows], live[rows], ids.shape[2]
+        self.scores[where] = scores[rows, column]
+        self.lengths[where] = past + 1
+        self.ended[where] = ended
+        self.ids[where, :past] = ids[rows, parents[rows, column]]
+        self.ids[where, past] = tokens[rows, column]
+        self.logs[where, :past] = logs[rows, parents[rows, column]]
+        self.logs[where, past] = steps[rows, column]
+
+    def hypotheses(self) -> list[Hypothesis]:
+        return [
+            Hypothesis(tuple(ids[:n].tolist()), tuple(logs[:n].tolist()), float(score), bool(end))
+            for ids, logs, n, score, end in zip(
+                self.ids, self.logs, self.lengths, self.scores, self.ended, strict=True
+            )
+        ]
+
+
+def _barred(vocabulary: int, options: Search) -> Floats:
+    """What is added to the logits so that the ids of `never` have no chance. [V]"""
+    barred = np.zeros(vocabulary, dtype=np.float32)
+    barred[list(options.never)] = NEVER
+    return barred
+
+
+def _continuations(
+    totals: Floats, logits: Floats, mask: Floats, most: int
+) -> tuple[Ints, Ints, Floats]:
+    """The `most` best continuations of each image over all its beams, best first.
+
+    Args:
+        totals: [B, K] log probability of each beam.
+        logits: [B, K, V].
+        mask: [V] added to the logits.
+
+    Returns:
+        beam, id and log probability of the step, [B, most] each. Where there are not so many, the
+        rest has log probability minus infinity.
+    """
+    logits = logits + mask
+    top = logits.max(axis=2, keepdims=True)
+    if not np.isfinite(top).all():
+        raise EngineError("the model gave no numbers (NaN); its artifact is damaged, use another")
+    log_sum = top + np.log(np.exp(logits - top).sum(axis=2, keepdims=True))  # [B, K, 1]
+
+    # The best of all beams are among the best of each: narrow V down before comparing beams.
+    few = min(most, logits.shape[2])
+    tokens = np.argpartition(logits, -few, axis=2)[..., -few:]
+    tokens.sort(axis=2)  # so that ties go to the lower id, whatever the partition's order
+    steps = (np.take_along_axis(logits, tokens, axis=2) - log_sum).astype(np.float64)
+    sums = (totals[:, :, None] + steps).reshape(len(tokens), -1)  # [B, K * few]
+    order = np.argsort(-sums, axis=1, kind="stable")[:, :most]
+    parents = order // few
+    tokens = np.take_along_axis(tokens.reshape(len(tokens), -1), order, axis=1)
+    steps = np.take_along_axis(steps.reshape(len(steps), -1), order, axis=1)
+    short = most - order.shape[1]
+    if short:
+        parents = np.pad(parents, ((0, 0), (0, short)))
+        tokens = np.pad(tokens, ((0, 0), (0, short)))
+        steps = np.pad(steps, ((0, 0), (0, short)), constant_values=NEVER)
+    return parents, tokens, steps

@@ -1,0 +1,72 @@
+"""Engines run a bundle's graphs, one file a backend: to add one is to add one file.
+
+The module `nanocap.runtime.engines.<backend>` holds a function
+
+    load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> Engine
+
+A backend whose package is missing raises MissingExtraError in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.errors import EngineError
+from nanocap.manifest import Artifact
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+class Engine(Protocol):
+    """A model, loaded. Its calls may come from several threads.
+
+    Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids.
+    """
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Keys and values for cross-attention, [L, B, N, D] each, of pixels [B, size, size, 3]."""
+
+    def step(
+        self,
+        tokens: Ints,
+        position: int,
+        cross: tuple[Floats, Floats],
+        cache: tuple[Floats, Floats],
+    ) -> tuple[Floats, tuple[Floats, Floats]]:
+        """One position further.
+
+        Args:
+            tokens: [B, K] the ids at this position.
+            position: counted from 0.
+            cross: what `encode` gave, [L, B, N, D] each.
+            cache: keys and values [L, B * K, T, D] each, row = image * K + beam; zeros at first.
+
+        Returns:
+            logits [B, K, V] and the new cache.
+        """
+
+
+def load_engine(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> Engine:
+    """The engine for `artifact`, its graphs loaded from `files` (bytes by path in the bundle).
+
+    Raises:
+        EngineError: this version has no such backend, or the backend refuses the graphs.
+        MissingExtraError: the backend's package is not installed.
+    """
+    name = f"{__name__}.{artifact.backend}"
+    try:
+        module: Any = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise EngineError(
+            f"artifact {artifact.name}: this version of nanocap has no backend"
+            f" {artifact.backend!r}; choose another artifact or a newer nanocap"
+        ) from None
+    return cast(Engine, module.load(artifact, files, threads))

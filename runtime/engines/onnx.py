@@ -1,0 +1,111 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from threading import Thread
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.errors import EngineError, one_line
+from nanocap.manifest import Artifact
+from nanocap.runtime.engines import Floats, Ints
+
+MOST_THREADS = 4
+ERROR = 3  # ONNX Runtime's severity: its warnings about graphs are for their makers
+
+
+class OnnxEngine:
+    """The two graphs of an artifact, `encoder` and `decoder`, as sessions."""
+
+    def __init__(self, encoder: Any, decoder: Any) -> None:
+        self._encoder = encoder
+        self._decoder = decoder
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        keys, values = _run(self._encoder, ("cross_keys", "cross_values"), {"pixels": pixels})
+        return keys, values
+
+    def step(
+        self,
+        tokens: Ints,
+        position: int,
+        cross: tuple[Floats, Floats],
+        cache: tuple[Floats, Floats],
+    ) -> tuple[Floats, tuple[Floats, Floats]]:
+        feeds = {
+            "tokens": tokens,
+            "position": np.array([position], dtype=np.int64),
+            "cross_keys": cross[0],
+            "cross_values": cross[1],
+            "keys": cache[0],
+            "values": cache[1],
+        }
+        logits, keys, values = _run(self._decoder, ("logits", "new_keys", "new_values"), feeds)
+        return logits, (keys, values)
+
+
+def _run(session: Any, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Floats]:
+    try:
+        return cast("list[Floats]", session.run(outputs, feeds))
+    except Exception as error:  # the binding's exceptions have no base of their own
+        raise EngineError(
+            f"ONNX Runtime cannot run the graph ({one_line(error)[:200]}); the bundle's graphs do"
+            " not fit its manifest, get the bundle again"
+        ) from None
+
+
+def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> OnnxEngine:
+    """Sessions for the artifact's `encoder` and `decoder`.
+
+    Args:
+        threads: of each session. None: one a core for the encoder, four at most, and one for
+            the decoder, whose steps are too short to share (measured: 6 ms a caption with one
+            thread, 9 with two).
+
+    Raises:
+        EngineError: a graph is missing or ONNX Runtime refuses it.
+    """
+    import onnxruntime
+
+    def session(role: str, count: int) -> Any:
+        path = artifact.files.get(role)
+        if path is None:
+            raise EngineError(f"artifact {artifact.name}: has no {role}; build the bundle again")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERROR
+        options.intra_op_num_threads = count
+        # Threads that wait for the next call by spinning would burn a phone's battery.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            return onnxruntime.InferenceSession(
+                files[path], options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the binding's exceptions have no base of their own
+            raise EngineError(
+                f"artifact {artifact.name}: ONNX Runtime {onnxruntime.__version__} refuses"
+                f" {path} ({one_line(error)[:200]}); get the bundle again or update onnxruntime"
+            ) from None
+
+    # Making a session is the larger part of a start and happens outside Python's lock, so the two
+    # are made at once. (concurrent.futures would cost 3 ms to import.)
+    made: dict[str, Any] = {}
+
+    def make_encoder() -> None:
+        try:
+            made["encoder"] = session("encoder", threads or min(os.cpu_count() or 1, MOST_THREADS))
+        except EngineError as error:
+            made["error"] = error
+
+    other = Thread(target=make_encoder)
+    other.start()
+    try:
+        decoder = session("decoder", threads or 1)
+    finally:
+        other.join()
+    if "error" in made:
+        raise made["error"]
+    return OnnxEngine(made["encoder"], decoder)
