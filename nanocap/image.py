@@ -88,8 +88,9 @@ def load_image(
 ) -> npt.NDArray[np.uint8]:
     """The pixels of `source` as the encoder takes them.
 
-    Equal to resizing `load_rgb(source)`, but in strips: of the full size only the decoded image is
-    held, never a second copy in RGB or turned upright.
+    Equal to resizing `load_rgb(source)`, first the rows, then the columns, each half rounded to
+    whole numbers; but done in strips: of the full size only the decoded image is held, never a
+    second copy in RGB or turned upright.
 
     Args:
         source: a path, the bytes of a file, a binary file object, a PIL image, or an array
@@ -108,7 +109,8 @@ def load_image(
     decoded = _decode(source, rule.exif, max_pixels)
     with _damage(decoded.name):
         side, resample = rule.size, RESAMPLE[rule.resample]
-        # Pillow resizes along rows, then along columns: the first half can be done strip by strip.
+        # Rows and columns apart, because Pillow's order between them depends on its version and
+        # on the shape, and because the first half can then be done strip by strip.
         narrow = Image.new("RGB", (side, decoded.height))
         for top in range(0, decoded.height, STRIP_ROWS):
             bottom = min(top + STRIP_ROWS, decoded.height)

@@ -1,0 +1,344 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from nanocap import Captioner
+from nanocap.cli import VERBS, group
+from nanocap.cli.progress import Progress
+
+PROGRAM = [sys.executable, "-m", "nanocap.cli"]
+
+
+@pytest.fixture
+def run(tiny_bundle: Path) -> Any:
+    def call(*arguments: object, bundle: Path = tiny_bundle, stdin: str | None = None) -> Result:
+        options = ["caption", "--bundle", str(bundle), *map(str, arguments)]
+        return CliRunner().invoke(group, options, input=stdin)
+
+    return call
+
+
+def test_one_photo_is_the_sentence_alone(
+    run: Any, photo_files: list[Path], captioner: Captioner
+) -> None:
+    result = run(photo_files[0])
+    assert result.stdout == f"{captioner(photo_files[0]).text}\n"
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
+def test_several_photos_are_named(run: Any, photo_files: list[Path], captioner: Captioner) -> None:
+    result = run(*photo_files, "--batch-size", 2)
+    expected = [f"{path}\t{captioner(path).text}" for path in photo_files]
+    assert result.stdout.splitlines() == expected
+    assert result.exit_code == 0
+
+
+def test_json(run: Any, photo_files: list[Path], captioner: Captioner) -> None:
+    result = run("--json", photo_files[0], "gone.jpg")
+    good, bad = map(json.loads, result.stdout.splitlines())
+    caption = captioner(photo_files[0])
+    assert good == {
+        "image": str(photo_files[0]),
+        "caption": caption.text,
+        "confidence": pytest.approx(caption.confidence, abs=1e-3),
+    }
+    assert set(bad) == {"image", "error"}
+    assert bad["image"] == "gone.jpg"
+    assert "no such file" in bad["error"]
+    assert (result.stderr, result.exit_code) == ("", 1)
+
+
+def test_failures_are_named_and_the_others_are_captioned(
+    run: Any, photo_files: list[Path], tmp_path: Path
+) -> None:
+    empty, text, cut = tmp_path / "empty.jpg", tmp_path / "text.jpg", tmp_path / "cut.jpg"
+    empty.touch()
+    text.write_text("no photo")
+    Image.new("RGB", (99, 99)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:500])
+    result = run(photo_files[0], empty, "gone.jpg", text, cut, photo_files[1])
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        str(photo_files[0]),
+        str(photo_files[1]),
+    ]
+    lines = result.stderr.splitlines()
+    assert len(lines) == 4, "one line a failure"
+    for line, name in zip(lines, [empty, "gone.jpg", text, cut], strict=True):
+        assert line.startswith(f"nanocap: {name}: ")
+    assert result.exit_code == 1
+
+
+def test_a_single_failure(run: Any, tmp_path: Path) -> None:
+    result = run(tmp_path / "gone.jpg")
+    assert result.stdout == ""
+    assert result.stderr == f"nanocap: {tmp_path}/gone.jpg: there is no such file; check the path\n"
+    assert result.exit_code == 1
+
+
+def test_folders_are_searched_in_order(run: Any, photo_files: list[Path]) -> None:
+    folder = photo_files[0].parent
+    deeper = folder / "b" / "c"
+    deeper.mkdir(parents=True)
+    shutil.copy(photo_files[0], deeper / "DEEP.PNG")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / ".hidden").mkdir()
+    shutil.copy(photo_files[0], folder / ".hidden" / "thumbnail.png")
+    (folder / "._0.png").write_text("what macOS leaves on other disks")
+    (folder / "b" / "loop").symlink_to(folder)
+    result = run(folder)
+    names = [line.split("\t")[0] for line in result.stdout.splitlines()]
+    assert names == [*map(str, photo_files), str(deeper / "DEEP.PNG")]
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_folder_without_photos(as_json: bool, run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    result = run(folder, *(["--json"] if as_json else []))
+    (line,) = (result.stdout if as_json else result.stderr).splitlines()
+    message = json.loads(line)["error"] if as_json else line
+    assert f"{folder}: no photos in this folder" in message
+    assert ".jpg" in message
+    assert result.exit_code == 1
+
+
+def test_a_list_on_standard_input(run: Any, photo_files: list[Path]) -> None:
+    listed = f"{photo_files[1]}\n\n{photo_files[0]}\r\ngone.jpg\n"
+    result = run("-", stdin=listed)
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        str(photo_files[1]),
+        str(photo_files[0]),
+    ]
+    assert "gone.jpg" in result.stderr
+    assert result.exit_code == 1
+
+
+def test_an_empty_list_is_done(run: Any) -> None:
+    result = run("-", stdin="")
+    assert (result.stdout, result.stderr, result.exit_code) == ("", "", 0)
+
+
+def test_options_reach_the_model(run: Any, photo_files: list[Path], captioner: Captioner) -> None:
+    one = captioner(photo_files, beams=1, length="short")
+    result = run("--beams", 1, "--length", "short", "--threads", 1, *photo_files)
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == [c.text for c in one]
+    assert [c.text for c in one] != [c.text for c in captioner(photo_files)]
+
+
+def test_the_limit_on_pixels(run: Any, photo_files: list[Path]) -> None:
+    result = run("--max-pixels", 1000, photo_files[0])
+    assert "64x48" in result.stderr
+    assert result.exit_code == 1
+    assert run("--max-pixels", 64 * 48, photo_files[0]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["caption", "--beams", "0", "x.jpg"],
+        ["caption", "--length", "huge", "x.jpg"],
+        ["caption", "--threads", "many", "x.jpg"],
+        ["caption", "--no-such-option"],
+        ["capton", "x.jpg"],
+        ["verify", "a", "b"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = CliRunner().invoke(group, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Error: " in result.stderr
+
+
+def test_a_bundle_that_is_refused(
+    run: Any, tiny_bundle: Path, tmp_path: Path, photo_files: list[Path]
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "altered"))
+    (bundle / "tokenizer.json").write_text("{}")
+    for photos in (photo_files[:1], photo_files):
+        result = run(*photos, bundle=bundle)
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"nanocap: bundle {bundle}: tokenizer.json has 2 bytes instead")
+        assert (result.stdout, result.exit_code) == ("", 1)
+
+
+def test_help_teaches_and_imports_nothing_large() -> None:
+    shown = CliRunner().invoke(group, ["--help"])
+    assert shown.exit_code == 0
+    for name, verb in VERBS.items():
+        assert f"  {name} " in shown.output
+        assert verb.help in shown.output
+    code = "import sys; from nanocap.cli import main; sys.argv = ['nanocap', '--help'];\n"
+    code += "try: main()\nfinally: print({'numpy', 'PIL', 'torch'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "set()"
+    assert "find . -name" in CliRunner().invoke(group, ["caption", "--help"]).output
+
+
+def test_a_verb_whose_extra_is_missing(tmp_path: Path) -> None:
+    """As in a bare install, where importing torch fails."""
+    code = (
+        "import sys\n"
+        "class Bare:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'safetensors', 'tokenizers', 'onnx'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Bare())\n"
+        "sys.argv = ['nanocap', 'distill', 'recipe.toml', '--out', 'x']\n"
+        "from nanocap.cli import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("nanocap: ")
+    assert "pip install 'nanocap[distill]'" in line
+    assert run.returncode == 1
+
+
+def test_verify(tiny_bundle: Path) -> None:
+    result = CliRunner().invoke(group, ["verify", str(tiny_bundle)])
+    assert result.exit_code == 0
+    golden = json.loads((tiny_bundle / "manifest.json").read_text())["golden"]["caption"]
+    for part in ("tiny 1.0.0", "onnx-fp32", "schema  1", "files   5", "SHA-256", golden):
+        assert part in result.output
+    report = json.loads(CliRunner().invoke(group, ["verify", "--json", str(tiny_bundle)]).output)
+    assert report["ok"] is True
+    assert report["golden"] == golden
+    assert report["files"] == 5
+
+
+def test_verify_names_what_is_wrong(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "altered"))
+    (bundle / "notes.txt").touch()
+    assert "notes.txt is not in the manifest" in verify(bundle, 0)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["golden"]["caption"] = "Something else."
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert "the manifest says 'Something else.'" in verify(bundle, 1)
+    data = bytearray((bundle / "README.md").read_bytes())
+    data[0] ^= 1
+    (bundle / "README.md").write_bytes(data)
+    assert "README.md differs from its SHA-256" in verify(bundle, 1)
+    report = json.loads(CliRunner().invoke(group, ["verify", "--json", str(bundle)]).stdout)
+    assert report["ok"] is False
+    assert "README.md" in report["error"]
+
+
+def verify(bundle: Path, code: int) -> str:
+    result = CliRunner().invoke(group, ["verify", str(bundle)])
+    assert result.exit_code == code
+    if code:
+        assert result.stdout == ""
+        assert len(result.stderr.splitlines()) == 1
+    return result.output
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def test_the_program_as_a_process(
+    tiny_bundle: Path, photo_files: list[Path], captioner: Captioner
+) -> None:
+    out, err = start("caption", "--bundle", tiny_bundle, photo_files[2]).communicate()
+    assert (out, err) == (f"{captioner(photo_files[2]).text}\n", "")
+    process = start("caption", "--bundle", tiny_bundle, "gone.jpg", photo_files[2])
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert out.count("\n") == 1
+    assert err.startswith("nanocap: gone.jpg: ")
+    out, err = start("--version").communicate()
+    assert out == "nanocap 0.1.0\n"
+
+
+def test_names_that_are_no_text(tiny_bundle: Path, photo_files: list[Path]) -> None:
+    odd = os.fsencode(photo_files[0].parent) + b"/\xff odd\n.png"
+    shutil.copy(photo_files[0], odd)
+    process = start("caption", "--json", "--bundle", tiny_bundle, os.fsdecode(odd), "\udcfe.jpg")
+    out, err = process.communicate()
+    good, bad = map(json.loads, out.splitlines())
+    assert os.fsencode(good["image"]) == odd
+    assert "error" in bad
+    process = start("caption", "--bundle", tiny_bundle, photo_files[0].parent, "\udcfe.jpg")
+    out, err = process.communicate()
+    assert out.count("\t") == 6
+    assert process.returncode == 1
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_stops_reading(tiny_bundle: Path, photo_files: list[Path]) -> None:
+    process = start("caption", "--batch-size", 1, "--bundle", tiny_bundle, *photo_files * 20)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith(str(photo_files[0]))
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+
+
+def test_interrupt(tiny_bundle: Path, photo_files: list[Path]) -> None:
+    process = start("caption", "--batch-size", 1, "--bundle", tiny_bundle, "-")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{photo_files[0]}\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(str(photo_files[0])), "a list is read as it comes"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert err.strip() == ""
+    assert process.returncode == 130
+
+
+def test_progress_on_a_terminal(tiny_bundle: Path, photo_files: list[Path]) -> None:
+    assert "5/5" in terminal(tiny_bundle, photo_files)
+    assert terminal(tiny_bundle, photo_files[:3]) == "", "for a few there is none"
+
+
+def terminal(bundle: Path, photos: list[Path]) -> str:
+    """What the program writes to a terminal on its standard error."""
+    ours, theirs = pty.openpty()
+    command = [*PROGRAM, "caption", "--bundle", str(bundle), *map(str, photos)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    os.close(theirs)
+    assert done.stdout.count("\t") == len(photos)
+    shown = b""
+    os.set_blocking(ours, False)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            data = os.read(ours, 4096)
+        except (BlockingIOError, OSError):
+            break
+        if not data:
+            break
+        shown += data
+    os.close(ours)
+    return shown.decode()
+
+
+def test_the_progress_line() -> None:
+    progress = Progress(340)
+    progress.done = 12
+    assert progress.line(4.0) == "12/340  3.0/s  1:49 left"
+    assert not progress.shown, "standard error is no terminal here"
+    listed = Progress(None)
+    listed.done = 12
+    assert listed.line(4.0) == "12  3.0/s"
