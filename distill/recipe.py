@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -14,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.dimensions import PRESETS, Dimensions
 
 T = TypeVar("T")
+
+AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Source:
     hub_config: str = ""
     split: str = "train"  # of a hub data set
     image: str = "image"  # column of a table or a hub data set
-    captions: str = "captions"  # column: a text or a list of texts
+    captions: str = "captions"  # column, or several with commas: a text or a list of texts each
     quality: str = "high"  # the control token of its captions
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
@@ -137,6 +141,21 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"source {source.name!r} needs exactly one of shards, table, hub")
         if names.count(source.name) > 1:
             raise RecipeError(f"two sources are named {source.name!r}")
+        if source.quality not in QUALITIES:
+            raise RecipeError(
+                f"source {source.name!r}: quality {source.quality!r} is not one of "
+                f"{', '.join(QUALITIES)}"
+            )
+        try:
+            re.compile(source.drop)
+        except re.error as error:
+            raise RecipeError(
+                f"source {source.name!r}: drop {source.drop!r} is no regular expression ({error})"
+            ) from error
+    for index, stage in enumerate(recipe.stages):
+        for name in AT_LEAST_ONE:
+            if getattr(stage, name) < 1:
+                raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
     if recipe.monitor and recipe.monitor not in names:
         raise RecipeError(f"monitor {recipe.monitor!r} is not the name of a source")
     if not recipe.data.sources or not recipe.stages:
@@ -175,7 +194,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is not None and not isinstance(hint, types.UnionType):
         hint = origin
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise RecipeError(f"{where} must be of type {hint.__name__.lower()}, not {value!r}")
     if hint in (int, float) and value < 0:

@@ -1,4 +1,4 @@
-"""Captions drawn from the student while it trains: sampled for its reward, greedy for the curves."""
+"""Captions drawn from the student while it trains: sampled for reward, greedy for the curves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nanocap.distill.tokenizer import END, LENGTH, PREFIX, QUALITY, SPECIALS
 from nanocap.student import Student
+
+LONGEST = 28  # positions that a caption drawn in training may take; few people write more
 
 
 @torch.no_grad()
@@ -26,7 +28,7 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
     images, device = visual_BNC.shape[0], visual_BNC.device
     cross_keys, cross_values = decoder.cross(visual_BNC)
     layers, _, _, width = cross_keys.shape
-    rows, places = images * captions, student.dimensions.max_tokens
+    rows, places = images * captions, min(LONGEST, student.dimensions.max_tokens)
     keys = torch.zeros(layers, rows, places, width, device=device, dtype=cross_keys.dtype)
     values = torch.zeros_like(keys)
     prefix = (QUALITY["high"], LENGTH["any"])
@@ -43,8 +45,7 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
         scores = logits.float()
         scores[..., [i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
         if sample:
-            drawn_flat = torch.multinomial(scores.softmax(-1).flatten(0, 1), 1)
-            tokens = drawn_flat.reshape(images, captions)
+            tokens = _draw(scores)
         else:
             tokens = scores.argmax(-1)
         tokens = torch.where(ended, END, tokens)
@@ -54,6 +55,18 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
             break
     table = torch.stack(drawn, dim=-1).flatten(0, 1).tolist()
     return [row[: row.index(END) + 1] if END in row else row for row in table]
+
+
+def _draw(scores: Tensor) -> Tensor:
+    """Sample from logits [..., V] by the inverse of the distribution function.
+
+    `torch.multinomial` draws a random number for each of the V pieces: a sixth of a step.
+    """
+    cumulated = scores.softmax(-1).cumsum(-1)
+    uniform = torch.rand(cumulated.shape[:-1], device=scores.device).unsqueeze(-1)
+    # scaled by the last entry, which rounding leaves a little off one
+    drawn = torch.searchsorted(cumulated, uniform * cumulated[..., -1:], right=True).squeeze(-1)
+    return drawn.clamp_max(scores.shape[-1] - 1)
 
 
 def to_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:

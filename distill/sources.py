@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanocap.distill.recipe import Source
-from nanocap.errors import DataError, MissingExtraError
+from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -30,23 +30,34 @@ def read_source(source: Source, root: Path) -> Iterator[Example]:
     """Every example of a source, in the order of its files.
 
     Raises:
-        DataError: nothing matches, or the columns named in the recipe are not there.
+        DataError: nothing matches, a file is damaged, or the columns named in the recipe are not
+            there.
     """
     count = 0
-    for kind, reader in READERS.items():
-        if getattr(source, kind):
-            for example in reader(source, root):
-                captions = example.captions
-                if source.drop:
-                    captions = tuple(c for c in captions if not re.search(source.drop, c))
-                if not captions:
-                    continue
-                yield Example(example.key, example.image, captions)
-                count += 1
-                if count == source.limit:
-                    return
+    for example in _read(source, root):
+        captions = example.captions
+        if source.drop:
+            captions = tuple(c for c in captions if not re.search(source.drop, c))
+        if not captions:
+            continue
+        yield Example(example.key, example.image, captions)
+        count += 1
+        if count == source.limit:
+            return
     if not count:
         raise DataError(f"source {source.name!r}: no photo with a caption in it")
+
+
+def _read(source: Source, root: Path) -> Iterator[Example]:
+    try:
+        for kind, reader in READERS.items():
+            if getattr(source, kind):
+                yield from reader(source, root)
+    except NanocapError:
+        raise
+    except Exception as error:  # the library raises many kinds, down to those of its parsers
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"source {source.name!r}: cannot be read ({reason})") from error
 
 
 def set_aside(keys: list[str], count: int) -> set[str]:
@@ -71,6 +82,17 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
 
 
+def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[str, ...]:
+    """The texts of the columns that the recipe names, such as `caption_0,caption_1`."""
+    columns = [name.strip() for name in source.captions.split(",")]
+    missing = [name for name in columns if name not in row]
+    if missing:
+        raise DataError(
+            f"source {source.name!r}: {where} has no {missing[0]!r}; it has {', '.join(row)}"
+        )
+    return tuple(text for name in columns for text in _texts(row[name]))
+
+
 def _read_shards(source: Source, root: Path) -> Iterator[Example]:
     import datasets
 
@@ -82,7 +104,9 @@ def _read_shards(source: Source, root: Path) -> Iterator[Example]:
     if column is None or "json" not in rows.features:
         raise DataError(f"source {source.name!r}: its shards need an image and a .json a sample")
     for row in rows.cast_column(column, datasets.Image(decode=False)):
-        yield Example(row["__key__"], row[column]["bytes"], _texts(row["json"][source.captions]))
+        yield Example(
+            row["__key__"], row[column]["bytes"], _captions(source, row["json"], "a .json")
+        )
 
 
 def _read_table(source: Source, root: Path) -> Iterator[Example]:
@@ -91,14 +115,14 @@ def _read_table(source: Source, root: Path) -> Iterator[Example]:
     if kind is None or not path.is_file():
         raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
     for row in _load(kind, data_files=str(path), split="train"):
-        if source.image not in row or source.captions not in row:
+        if source.image not in row:
             raise DataError(
-                f"source {source.name!r}: {path} has no column {source.image!r} or "
-                f"{source.captions!r}; it has {', '.join(row)}"
+                f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"
             )
+        captions = _captions(source, row, path)
         photo = path.parent / str(row[source.image])
         try:
-            yield Example(str(row[source.image]), photo.read_bytes(), _texts(row[source.captions]))
+            yield Example(str(row[source.image]), photo.read_bytes(), captions)
         except OSError as error:
             raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
 
@@ -112,7 +136,9 @@ def _read_hub(source: Source, root: Path) -> Iterator[Example]:
     rows = rows.cast_column(source.image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
         data = row[source.image]["bytes"] or Path(row[source.image]["path"]).read_bytes()
-        yield Example(f"{source.hub}/{source.split}/{index}", data, _texts(row[source.captions]))
+        yield Example(
+            f"{source.hub}/{source.split}/{index}", data, _captions(source, row, source.hub)
+        )
 
 
 READERS = {"shards": _read_shards, "table": _read_table, "hub": _read_hub}

@@ -87,30 +87,31 @@ class SelfCritical:
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
     ) -> Target:
         context, count = self.context, self.context.stage.samples
-        encoder = context.student.encoder
-        with torch.no_grad():
-            visual = encoder.from_map(inputs) if maps else encoder(inputs)
-        samples = roll_out(context.student, visual, count, sample=True)
+        # Captions of lower quality are no measure to draw towards: their photos stay supervised.
+        best = QUALITY["high"]
+        rewarded = [i for i, photo in enumerate(photos) if context.table.quality[photo] == best]
+        samples = self._samples(inputs[rewarded], maps) if rewarded else []
         texts = to_texts(context.corpus.tokenizer, samples)
-        rewards = torch.tensor(
-            [
-                self.cider.score(text, context.corpus.rows[photos[index // count]].captions)
-                for index, text in enumerate(texts)
-            ]
-        ).reshape(-1, count)
-        others = (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
+        references = [context.corpus.rows[photos[i]].captions for i in rewarded]
+        scores = [self.cider.score(text, references[i // count]) for i, text in enumerate(texts)]
+        rewards = torch.tensor(scores).reshape(-1, count)
+        others = (rewards.sum(1, keepdim=True) - rewards) / max(1, count - 1)
         advantage = (rewards - others).flatten()
-        prefix = [QUALITY["high"], LENGTH["any"]]
-        drawn = [[*prefix, *row] for row in samples]
+        drawn = [[best, LENGTH["any"], *row] for row in samples]
+        image = [rewarded[i // count] for i in range(len(drawn))]
         written = _references(context, step, photos, places)
-        image = [index // count for index in range(len(drawn))]
-        sampled = pack(drawn, image)
-        total = target_count(sampled)
-        share = context.stage.cross_entropy * total / max(1, target_count(written))
+        sampled = target_count(pack(drawn, image)) if drawn else target_count(written)
+        share = context.stage.cross_entropy * sampled / max(1, target_count(written))
         both = pack(drawn + _rows(written), [*image, *written.image.tolist()])
         weight = torch.cat([advantage, torch.full((len(written.image),), share)])
-        metrics = {"reward": float(rewards.mean()), "words": _mean_words(texts)}
-        return Target(both, weight, 0.0, total, metrics)
+        metrics = {"reward": float(rewards.mean()), "words": _mean_words(texts)} if drawn else {}
+        return Target(both, weight, 0.0, sampled, metrics)
+
+    @torch.no_grad()
+    def _samples(self, inputs: Tensor, maps: bool) -> list[list[int]]:
+        encoder = self.context.student.encoder
+        visual = encoder.from_map(inputs) if maps else encoder(inputs)
+        return roll_out(self.context.student, visual, self.context.stage.samples, sample=True)
 
 
 STAGES: dict[str, type[StageKind]] = {"supervised": Supervised, "self-critical": SelfCritical}
