@@ -30,6 +30,10 @@ class Captions:
     targets: Tensor  # int64 [rows, T], PAD where nothing is asked
     image: Tensor  # int64 [rows]
 
+    def to(self, device: torch.device) -> Captions:
+        """The same on another device."""
+        return Captions(self.tokens.to(device), self.targets.to(device), self.image.to(device))
+
 
 class Schedule:
     """The order of photos: weighted epochs, each shuffled by (seed, stage, epoch)."""

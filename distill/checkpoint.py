@@ -38,9 +38,10 @@ def save_checkpoint(
     tensors = {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     names = {parameter: name for name, parameter in student.named_parameters()}
-    for parameter, state in optimizer.state.items():
-        for moment in MOMENTS:
-            tensors[f"{moment}.{names[parameter]}"] = state[moment]
+    for parameter, name in names.items():
+        if parameter in optimizer.state:
+            for moment in MOMENTS:
+                tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
     header = {
         "dimensions": json.dumps(student.dimensions.to_dict()),
         "stage": str(position.stage),
@@ -85,7 +86,8 @@ def load_checkpoint(
             tensor.copy_(file.get_tensor(f"average.{name}"))
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                state = {"step": torch.tensor(float(position.step))}
+                # where the fused optimizer wants it: beside the parameter
+                state = {"step": torch.tensor(float(position.step), device=parameter.device)}
                 for moment in MOMENTS:
                     saved = file.get_tensor(f"{moment}.{names[parameter]}")
                     state[moment] = torch.empty_like(parameter).copy_(saved)

@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,11 +53,14 @@ class Corpus:
     def __init__(self, folder: Path):
         self.folder = folder
         try:
-            lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-            self.rows = [_row(json.loads(line)) for line in lines]
+            # not `splitlines`, for which a key may hold the end of a line
+            lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
+            self.rows = [_row(json.loads(line)) for line in lines if line]
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
-            raise DataError(f"{folder}: not a prepared corpus; delete it and start again") from error
+            raise DataError(
+                f"{folder}: not a prepared corpus; delete it and start again"
+            ) from error
 
     @cached_property
     def _photos(self) -> mmap.mmap:
@@ -119,11 +123,14 @@ def _fingerprint(data: Data, root: Path) -> str:
 def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
     captions: list[str] = []
     offset = 0
-    with (folder / "photos.bin").open("wb") as photos, (folder / "rows.jsonl").open("w") as lines:
+    with (
+        (folder / "photos.bin").open("wb") as photos,
+        (folder / "rows.jsonl").open("w", encoding="utf-8") as lines,
+    ):
         for source in data.sources:
             rows, unreadable = [], 0
             with click.progressbar(  # the number of examples is known only at the end
-                read_source(source, root), label=f"reading {source.name}", file=_stderr(), length=None
+                read_source(source, root), label=f"reading {source.name}", file=sys.stderr
             ) as examples:
                 for example in examples:
                     texts = tuple(filter(None, map(pieces.normalize, example.captions)))
@@ -142,10 +149,6 @@ def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
             note = f", {unreadable} left out (unreadable)" if unreadable else ""
             click.echo(f"{source.name}: {len(rows)} photos, {len(aside)} set aside{note}", err=True)
     return captions
-
-
-def _stderr() -> object:
-    return click.get_text_stream("stderr")
 
 
 def _storable(example: Example) -> bytes | None:
@@ -167,10 +170,12 @@ def _extra_text(data: Data, root: Path) -> Iterator[str]:
     for name in data.text:
         path = root / name
         try:
-            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+            with (gzip.open if path.suffix == ".gz" else open)(
+                path, "rt", encoding="utf-8"
+            ) as lines:
                 for line in lines:
                     yield from filter(None, map(pieces.normalize, json.loads(line)["captions"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path}: not JSON lines with captions ({error})") from error
 
 

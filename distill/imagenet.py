@@ -51,7 +51,9 @@ def load(name: str) -> dict[str, Tensor]:
     try:
         holder = getattr(importlib.import_module(package.module), package.holder)
     except ImportError as error:
-        raise NanocapError(f"{name} is not installed: pip install {package.distribution}") from error
+        raise NanocapError(
+            f"{name} is not installed: pip install {package.distribution}"
+        ) from error
     state: dict[str, Tensor] = torch.load(
         holder.get_model_file_path(), map_location="cpu", weights_only=True
     )

@@ -13,7 +13,9 @@ class Journal:
 
     def __init__(self, folder: Path, stage: int, step: int):
         self.path = folder / "metrics.jsonl"
-        self.lines = [line for line in self._read() if (line["stage"], line["step"]) < (stage, step)]
+        self.lines = [
+            line for line in self._read() if (line["stage"], line["step"]) < (stage, step)
+        ]
         partial = self.path.with_name(".metrics.jsonl.partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         os.replace(partial, self.path)
@@ -29,7 +31,9 @@ class Journal:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        shown = [key for key in ("loss", "reward", "cider") if any(key in l for l in self.lines)]
+        shown = [
+            key for key in ("loss", "reward", "cider") if any(key in line for line in self.lines)
+        ]
         if not shown:
             return
         figure = Figure(figsize=(4.5 * len(shown), 3.2), layout="constrained")
@@ -37,10 +41,9 @@ class Journal:
         starts = self._stage_starts()
         for axis, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for stage, start in starts.items():
-                points = [l for l in self.lines if l["stage"] == stage and key in l]
-                axis.plot(
-                    [start + l["step"] for l in points], [l[key] for l in points], linewidth=0.8
-                )
+                points = [line for line in self.lines if line["stage"] == stage and key in line]
+                steps = [start + line["step"] for line in points]
+                axis.plot(steps, [line[key] for line in points], linewidth=0.8)
             axis.set(title=key, xlabel="step")
             axis.grid(alpha=0.3)
         partial = self.path.with_name(".curves.png.partial")

@@ -12,6 +12,7 @@ from nanocap.student import Student
 
 LENGTH_PARTS = 4
 
+
 class CaptionLoss(nn.Module):
     """Forward pass of a batch down to its loss, as one module that can be spread over processes."""
 
@@ -20,7 +21,12 @@ class CaptionLoss(nn.Module):
         self.student = student
 
     def forward(
-        self, inputs: Tensor, from_maps: bool, captions: Captions, smoothing: float, advantage: Tensor
+        self,
+        inputs: Tensor,
+        from_maps: bool,
+        captions: Captions,
+        smoothing: float,
+        advantage: Tensor,
     ) -> Tensor:
         """Sum over the target tokens of label-smoothed cross-entropy, weighted by row.
 
@@ -36,7 +42,11 @@ class CaptionLoss(nn.Module):
         keys, values = decoder.cross(visual)
         total = visual.new_zeros((), dtype=torch.float32)
         for part in by_length(captions):
-            tokens, targets, image = captions.tokens[part], captions.targets[part], captions.image[part]
+            tokens, targets, image = (
+                captions.tokens[part],
+                captions.targets[part],
+                captions.image[part],
+            )
             longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
             tokens, targets = tokens[:, :longest], targets[:, :longest]
             states = decoder.states(tokens.unsqueeze(1), keys[:, image], values[:, image])

@@ -1,9 +1,10 @@
-"""What the encoder is fed: cached middle maps of the trunk, or photos decoded as they are needed."""
+"""What the encoder is fed: cached middle maps of the trunk, or photos decoded when needed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -79,7 +80,13 @@ class Maps:
     from_maps = True
 
     def __init__(
-        self, corpus: Corpus, schedule: Schedule, student: Student, views: int, cache: Path, seed: int
+        self,
+        corpus: Corpus,
+        schedule: Schedule,
+        student: Student,
+        views: int,
+        cache: Path,
+        seed: int,
     ):
         self.schedule = schedule
         digest = hashlib.sha256(f"{corpus.folder.name}/{seed}".encode())
@@ -110,7 +117,9 @@ def _compute(corpus: Corpus, student: Student, view: int, seed: int, path: Path)
         image = corpus.photo(photo)
         if view == 0:
             return squash(image, size)
-        return augment(image, size, np.random.default_rng((seed, view, photo)), may_flip(corpus, photo))
+        return augment(
+            image, size, np.random.default_rng((seed, view, photo)), may_flip(corpus, photo)
+        )
 
     side = student.dimensions.grid
     shape = (len(corpus.rows), trunk.middle_channels, side, side)
@@ -120,10 +129,9 @@ def _compute(corpus: Corpus, student: Student, view: int, seed: int, path: Path)
         range(first, min(first + CHUNK, len(corpus.rows)))
         for first in range(0, len(corpus.rows), CHUNK)
     ]
-    stderr = click.get_text_stream("stderr")
     with (
         ThreadPoolExecutor(max_workers=2) as pool,
-        click.progressbar(chunks, label=f"caching maps, view {view}", file=stderr) as bar,
+        click.progressbar(chunks, label=f"caching maps, view {view}", file=sys.stderr) as bar,
         torch.autocast("cpu", torch.bfloat16),
     ):
         for chunk in bar:

@@ -25,7 +25,7 @@ PREFIX = 2  # control tokens at the start of every sequence
 
 
 def normalize(caption: str) -> str:
-    """Lower case, words only: what CIDEr's tokenizer would leave, so that nothing is learnt in vain."""
+    """Lower case, words only: what CIDEr's tokenizer would leave, so that no effort is wasted."""
     text = caption.lower().replace("’", "'").replace("&", " and ")
     text = re.sub(r"[^\w\s'-]|_", " ", text)
     text = re.sub(r"(?<!\w)['-]+|['-]+(?!\w)", " ", text)
@@ -53,6 +53,6 @@ def encode(tokenizer: Tokenizer, captions: Sequence[str], max_pieces: int) -> li
     """Pieces of each normalized caption and the end token; a caption that is too long is cut."""
     encodings = tokenizer.encode_batch(list(captions))
     return [
-        encoding.ids + [END] if len(encoding.ids) < max_pieces else encoding.ids[:max_pieces]
+        [*encoding.ids, END] if len(encoding.ids) < max_pieces else encoding.ids[:max_pieces]
         for encoding in encodings
     ]

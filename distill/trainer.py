@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,19 +18,18 @@ from torch import Tensor, nn
 from nanocap.distill import imagenet
 from nanocap.distill.batches import CaptionTable, Schedule
 from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
-from nanocap.distill.cider import Cider
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.journal import Journal
 from nanocap.distill.losses import CaptionLoss
-from nanocap.distill.maps import Maps, Photos, normalize, squash
+from nanocap.distill.maps import Maps, Photos
+from nanocap.distill.monitor import Monitor
 from nanocap.distill.recipe import Recipe, Stage
-from nanocap.distill.rollout import roll_out, to_texts
 from nanocap.distill.stages import STAGES, Context
 from nanocap.distill.tokenizer import LENGTH, QUALITY
 from nanocap.errors import RecipeError
 from nanocap.student import Student
 
-MONITORED = 200  # photos at most that are captioned when a stage looks at itself
+GROUPS = ("decoder", "encoder", "upper", "lower")  # of parameters
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,19 @@ def train(run: Run, accelerator: Accelerator) -> Path:
     """Do every stage that is not done yet; returns the path of the finished student.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, or a stage's kind is unknown.
+        RecipeError: the folder holds a run of another recipe, or a stage's kind or a group that it
+            trains is unknown.
     """
+    for stage in run.recipe.stages:  # now rather than hours later
+        _check(stage)
     run.out.mkdir(parents=True, exist_ok=True)
     student = _first_student(run.recipe)
     table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
-    for index, stage in enumerate(run.recipe.stages):
-        if stage.kind not in STAGES:
-            raise RecipeError(f"unknown kind {stage.kind!r}; known are {', '.join(STAGES)}")
+    for index in range(len(run.recipe.stages)):
         path = run.finished(index)
         if path.exists():
             student, header = Student.load(path)
-            if header["fingerprint"] != run.fingerprint(index):
+            if header.get("fingerprint") != run.fingerprint(index):
                 raise RecipeError(
                     f"{path}: made by another recipe; choose another --out, or delete it to redo it"
                 )
@@ -84,11 +85,26 @@ def train(run: Run, accelerator: Accelerator) -> Path:
     return final
 
 
+def _check(stage: Stage) -> None:
+    if stage.kind not in STAGES:
+        raise RecipeError(
+            f"stage {stage.name!r} is of unknown kind {stage.kind!r}; known are {', '.join(STAGES)}"
+        )
+    unknown = sorted(set(stage.train) - set(GROUPS))
+    if unknown or not stage.train:
+        what = repr(unknown[0]) if unknown else "nothing"
+        raise RecipeError(f"stage {stage.name!r} trains {what}; known are {', '.join(GROUPS)}")
+
+
 def _first_student(recipe: Recipe) -> Student:
     torch.manual_seed(recipe.seed)
     student = Student(recipe.dimensions())
     if recipe.imagenet:
-        student.encoder.trunk.load_imagenet(imagenet.load(recipe.imagenet))
+        state = imagenet.load(recipe.imagenet)
+        trunk = student.dimensions.trunk
+        if recipe.imagenet != f"efficientnet-{trunk}":
+            raise RecipeError(f"imagenet {recipe.imagenet!r} does not fit the trunk {trunk!r}")
+        student.encoder.trunk.load_imagenet(state)
     return student
 
 
@@ -120,7 +136,7 @@ def _train_stage(
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
     kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student))
     journal = Journal(run.out, index, first) if accelerator.is_main_process else None
-    monitor = Monitor(run, student)
+    monitor = Monitor(run.corpus, run.recipe.monitor, student.dimensions)
     rank, world = accelerator.process_index, accelerator.num_processes
     for step in _progress(stage, first, accelerator.is_main_process):
         began = time.perf_counter()
@@ -136,7 +152,11 @@ def _train_stage(
             inputs = feed.inputs(step, photos, places).to(device)
             target = kind.target(step, photos, places, inputs, feed.from_maps)
             total = model(
-                inputs, feed.from_maps, target.captions, target.smoothing, target.advantage
+                inputs,
+                feed.from_maps,
+                target.captions.to(device),
+                target.smoothing,
+                target.advantage.to(device),
             )
         count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
         loss = total * world / count  # the mean over processes is the mean over all tokens
@@ -172,35 +192,6 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.final_lr + (1 - stage.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-class Monitor:
-    """Greedy captions of photos that were set aside, scored with CIDEr-D, to see a run go wrong."""
-
-    def __init__(self, run: Run, student: Student):
-        self.corpus, self.student = run.corpus, Student(student.dimensions)
-        self.rows = run.corpus.aside(run.recipe.monitor)[:MONITORED] if run.recipe.monitor else []
-        self.references = [run.corpus.rows[row].captions for row in self.rows]
-        self.cider = Cider(self.references)
-
-    @torch.no_grad()
-    def look(self, average: dict[str, Tensor]) -> dict[str, float]:
-        """CIDEr (times 100, as the field prints it) and the share of distinct captions."""
-        if not self.rows:
-            return {}
-        device = next(iter(average.values())).device
-        self.student.load_state_dict(average)
-        self.student.to(device).eval()
-        texts: list[str] = []
-        for first in range(0, len(self.rows), 50):
-            images = [self.corpus.photo(row) for row in self.rows[first : first + 50]]
-            size = self.student.dimensions.image_size
-            pixels = torch.stack([normalize(squash(i, size)[None])[0] for i in images]).to(device)
-            rows = roll_out(self.student, self.student.encoder(pixels), 1, sample=False)
-            texts += to_texts(self.corpus.tokenizer, rows)
-        scores = map(self.cider.score, texts, self.references)
-        cider = 100 * sum(scores) / len(texts)
-        return {"cider": round(cider, 2), "distinct": round(len(set(texts)) / len(texts), 3)}
-
-
 def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
     trunk = student.encoder.trunk
     of_trunk = {id(parameter) for parameter in trunk.parameters()}
@@ -210,9 +201,6 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
         "upper": trunk.upper_parameters(),
         "lower": trunk.lower_parameters(),
     }
-    unknown = sorted(set(stage.train) - set(named))
-    if unknown:
-        raise RecipeError(f"stage {stage.name!r} trains {unknown[0]!r}; known are {', '.join(named)}")
     groups: list[dict[str, object]] = []
     for name, parameters in named.items():
         for parameter in parameters:
@@ -248,9 +236,8 @@ def _progress(stage: Stage, first: int, shown: bool) -> Iterator[int]:
     if not shown:
         yield from steps
         return
-    stderr = click.get_text_stream("stderr")
     label = f"training {stage.name}"
-    with click.progressbar(steps, label=label, file=stderr, show_pos=True) as bar:
+    with click.progressbar(steps, label=label, file=sys.stderr, show_pos=True) as bar:
         yield from bar
 
 
@@ -258,7 +245,8 @@ def _metadata(run: Run) -> dict[str, str]:
     """What a converter needs beside the weights."""
     recipe = run.recipe
     data = [
-        {"name": source.name, "licence": source.licence or "unknown"} for source in recipe.data.sources
+        {"name": source.name, "licence": source.licence or "unknown"}
+        for source in recipe.data.sources
     ]
     weights = [recipe.imagenet] if recipe.imagenet else []
     training = {

@@ -49,10 +49,7 @@ class Verbs(click.Group):
         try:
             module: Any = import_module(f"nanocap.cli.{cmd_name}")
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if verb.extra is None or package == "nanocap":
-                raise
-            raise MissingExtraError(f"nanocap {cmd_name}", verb.extra, package) from error
+            raise _missing(cmd_name, error) from error
         return cast(click.Command, module.command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,10 +58,21 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except ModuleNotFoundError as error:  # verbs import what they start when they start it
+                raise _missing(ctx.invoked_subcommand or "", error) from error
         except NanocapError as error:
             click.echo(f"nanocap: {error}", err=True)
             ctx.exit(error.exit_code)
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> Exception:
+    """What to raise for a module that the verb `name` did not find: the extra, if it has one."""
+    verb, package = VERBS.get(name), (error.name or "").partition(".")[0]
+    if verb is None or verb.extra is None or package == "nanocap":
+        return error
+    return MissingExtraError(f"nanocap {name}", verb.extra, package)
 
 
 @click.group(

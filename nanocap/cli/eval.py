@@ -98,8 +98,9 @@ def _examples(
     data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
 ) -> Iterator[Example]:
     if data is not None and recipe is None and name is None:
-        kind = "table" if Path(data).suffix.lower() in TABLE_FORMATS else "shards"
-        yield from read_source(Source("--data", **{kind: data}), Path())
+        is_table = Path(data).suffix.lower() in TABLE_FORMATS
+        source = Source("--data", table=data) if is_table else Source("--data", shards=data)
+        yield from read_source(source, Path())
     elif recipe is not None and name is not None and data is None:
         loaded = load_recipe(recipe)
         root = data_root if data_root is not None else recipe.parent / loaded.data.root

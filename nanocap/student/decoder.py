@@ -8,6 +8,9 @@ cross-attention, having no causal mask, does not mind.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +60,8 @@ class DecoderLayer(nn.Module):
         if past is not None:
             # `where` rather than an indexed write: the one form that all converters take
             past_keys, past_values, here = past
-            keys, values = torch.where(here, keys, past_keys), torch.where(here, values, past_values)
+            keys = torch.where(here, keys, past_keys)
+            values = torch.where(here, values, past_values)
         x = x_RTC + self.dropout(self.out(attend(self.query(h), keys, values, self.heads, bias)))
         rows, length, width = x.shape
         h = self.cross_query(self.norm_cross(x)).reshape(cross_key_BNC.shape[0], -1, width)
@@ -82,8 +86,9 @@ class Decoder(nn.Module):
 
     def cross(self, visual_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of cross-attention, each [layers, B, N, width]: once a photo."""
-        keys = torch.stack([layer.cross_key(visual_BNC) for layer in self.layers])
-        values = torch.stack([layer.cross_value(visual_BNC) for layer in self.layers])
+        layers = cast(Sequence[DecoderLayer], self.layers)
+        keys = torch.stack([layer.cross_key(visual_BNC) for layer in layers])
+        values = torch.stack([layer.cross_value(visual_BNC) for layer in layers])
         return keys, values
 
     def forward(self, tokens_BKT: Tensor, cross_keys: Tensor, cross_values: Tensor) -> Tensor:

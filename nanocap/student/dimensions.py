@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from nanocap.errors import NanocapError
@@ -30,6 +31,12 @@ class Dimensions:
     keep: tuple[int, ...] = (98, 49)
 
     def __post_init__(self) -> None:
+        least = {"encoder_blocks": 0, "max_tokens": 3}
+        for name in (field.name for field in fields(self) if field.type == "int"):
+            if getattr(self, name) < least.get(name, 1):
+                raise NanocapError(
+                    f"{name} must be at least {least.get(name, 1)}, not {getattr(self, name)}"
+                )
         if self.width % self.heads:
             raise NanocapError(f"width {self.width} is not a multiple of heads {self.heads}")
         if len(self.keep) != self.encoder_blocks:
@@ -40,7 +47,7 @@ class Dimensions:
         if self.image_size % 32:
             raise NanocapError(f"image_size {self.image_size} is not a multiple of 32")
         counts = (self.grid**2, *self.keep)
-        if any(after > before or after < 1 for before, after in zip(counts, counts[1:], strict=False)):
+        if any(after > before or after < 1 for before, after in pairwise(counts)):
             raise NanocapError(f"keep {list(self.keep)} must not grow and starts at {self.grid**2}")
 
     @property
@@ -64,10 +71,22 @@ class Dimensions:
         Raises:
             NanocapError: a key is unknown or a value does not fit.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        types = {field.name: type(field.default) for field in fields(cls)}
+        unknown = sorted(set(values) - set(types))
         if unknown:
-            raise NanocapError(f"unknown dimension {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            known = ", ".join(sorted(types))
+            raise NanocapError(f"unknown dimension {unknown[0]!r}; known are {known}")
+        for name, value in values.items():
+            if name == "keep":
+                # `type` rather than `isinstance`: a truth value is no count
+                if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
+                    raise NanocapError(
+                        f"dimension 'keep' must be a list of whole numbers, not {value!r}"
+                    )
+            elif type(value) is not types[name]:
+                raise NanocapError(
+                    f"dimension {name!r} must be of type {types[name].__name__}, not {value!r}"
+                )
         return cls(**{**values, "keep": tuple(values.get("keep", cls.keep))})
 
 

@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         return self.norm(x)
 
     def _onto_grid(self, top_BNC: Tensor) -> Tensor:
-        """Repeat each token of the coarse map over the four places of the fine one that it covers."""
+        """Repeat each token of the coarse map over the four places of the fine one below it."""
         coarse = self.dimensions.grid // 2
         map_BCHW = top_BNC.transpose(1, 2).reshape(-1, self.dimensions.width, coarse, coarse)
         return F.interpolate(map_BCHW, scale_factor=2.0, mode="nearest").flatten(2).transpose(1, 2)

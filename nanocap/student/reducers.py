@@ -34,7 +34,8 @@ class Merge:
     def assign(self, keys_BNC: Tensor, attention_BN: Tensor, keep: int) -> Tensor:
         if keep < keys_BNC.shape[1] // 2:
             raise NanocapError(
-                f"merge keeps at least half of {keys_BNC.shape[1]} tokens, not {keep}: merge in more blocks"
+                f"merge keeps at least half of {keys_BNC.shape[1]} tokens, not {keep}: "
+                "merge in more blocks"
             )
         return bipartite_soft_matching(keys_BNC, keep)
 
@@ -45,6 +46,11 @@ class Pool:
     def assign(self, keys_BNC: Tensor, attention_BN: Tensor, keep: int) -> Tensor:
         batch, tokens, _ = keys_BNC.shape
         (rows, columns), (new_rows, new_columns) = grid_of(tokens), grid_of(keep)
+        if new_rows > rows or new_columns > columns:
+            raise NanocapError(
+                f"pool cannot make {keep} cells ({new_rows} x {new_columns}) of a "
+                f"{rows} x {columns} grid: choose another keep"
+            )
         place = torch.arange(tokens, device=keys_BNC.device)
         row = (place // columns) * new_rows // rows
         column = (place % columns) * new_columns // columns

