@@ -1,0 +1,165 @@
+"""Building a bundle: a checkpoint in, a folder out that captions, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from nanocap.bundle import TOKENIZER
+from nanocap.bundle_writer import write_bundle
+from nanocap.convert.card import model_card
+from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
+from nanocap.convert.drawn import drawn_pictures
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.photos import find_photos, load_photos, spread
+from nanocap.convert.quantize import Int8Options
+from nanocap.errors import OptionError
+from nanocap.image import load_image
+from nanocap.manifest import Artifact, DecodingDefaults, Golden, Manifest
+from nanocap.runtime.captioner import Captioner
+
+CALIBRATION_PHOTOS = 128
+PROBE_PHOTOS = 16
+GOLDEN, CARD = "golden.png", "README.md"
+
+
+def build_bundle(
+    source: str | os.PathLike[str] | Checkpoint,
+    out: str | os.PathLike[str],
+    *,
+    precisions: Sequence[str] = ("int8",),
+    backend: str = "onnx",
+    photos: Sequence[str | os.PathLike[str]] = (),
+    golden: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    version: str = "1.0.0",
+    decoding: DecodingDefaults | None = None,
+    int8: Int8Options | None = None,
+    calibration_photos: int = CALIBRATION_PHOTOS,
+    probe_photos: int = PROBE_PHOTOS,
+    measured: Mapping[str, Mapping[str, Any]] | None = None,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Write the bundle folder `out` from a checkpoint.
+
+    Every artifact is loaded, run and compared before anything is written, and the golden caption
+    is what the runtime says with the bundle itself.
+
+    Args:
+        source: `student.safetensors` of a run, or a `Checkpoint` made from a student at hand.
+        precisions: one artifact each; the first is the one that runs by default.
+        backend: an exporter's name.
+        photos: files, folders and tar shards for calibration and comparison. Needed for int8.
+        golden: a photo that goes into the bundle (mind its licence); default: a drawn picture.
+        name: default: the recipe's name, else `student`.
+        decoding: defaults at run time.
+        int8: how to quantize.
+        calibration_photos, probe_photos: at most so many of `photos` are used.
+        measured: figures for the card and the manifest, by artifact name.
+        overwrite: replace a bundle that is there.
+        report: takes lines of progress.
+
+    Returns:
+        `out` as a Path.
+
+    Raises:
+        ConversionError: the checkpoint cannot be converted, or an artifact disagrees with it.
+        OptionError: `out` is there already.
+        ImageError: the golden photo cannot be read.
+    """
+    if Path(out).exists() and not overwrite:  # before minutes of work
+        raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    exporter = load_exporter(backend)
+    unknown = [p for p in precisions if p not in exporter.PRECISIONS]
+    if unknown or not precisions or len(set(precisions)) != len(precisions):
+        known = ", ".join(exporter.PRECISIONS)
+        raise ConversionError(
+            f"{backend}: precisions must be some of {known}, each once, not {list(precisions)}"
+        )
+    decoding = decoding or DecodingDefaults()
+    picture = _golden(checkpoint, golden)
+    calibration, probe = _photos(checkpoint, photos, calibration_photos, probe_photos)
+    job = Job(checkpoint.probe(probe, decoding), calibration, int8 or Int8Options(), report=report)
+    exported = exporter.export(checkpoint.student, precisions, job)
+    artifacts = _with_figures([e.artifact for e in exported], measured or {})
+    manifest = Manifest(
+        name=name or str(checkpoint.training.get("recipe", "student")),
+        version=version,
+        dimensions=checkpoint.dimensions(),
+        image=checkpoint.rule(),
+        tokens=checkpoint.tokens(),
+        controls=checkpoint.controls(),
+        decoding=decoding,
+        artifacts=artifacts,
+        golden=Golden(GOLDEN, artifacts[0].name, "not yet captioned"),
+        training=dict(checkpoint.training),
+    )
+    report("bundle: captioning the golden image with it")
+    files = _files(checkpoint, exported, picture)
+    manifest = replace(manifest, golden=_caption(manifest, files))
+    files[CARD] = model_card(manifest, sum(map(len, files.values()))).encode()
+    return write_bundle(out, manifest, files, overwrite=overwrite)
+
+
+def _photos(
+    checkpoint: Checkpoint, sources: Sequence[str | os.PathLike[str]], calibrate: int, probe: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Pixels to calibrate on and others to compare on; drawn ones where there are no photos."""
+    rule = checkpoint.rule()
+    found = find_photos(sources)
+    if sources and not found:
+        raise ConversionError(f"no photos in {', '.join(map(str, sources))}; name others")
+    chosen = spread(found, calibrate)
+    calibration = load_photos(chosen, calibrate, rule)
+    others = load_photos(found, probe, rule, skip=chosen)
+    if not len(others):  # few photos, or none: what was calibrated on serves for comparing too
+        others = calibration[:probe] if len(calibration) else drawn_pictures(probe, rule.size)
+    return calibration, others
+
+
+def _golden(checkpoint: Checkpoint, photo: str | os.PathLike[str] | None) -> bytes:
+    rule = checkpoint.rule()
+    pixels = drawn_pictures(1, rule.size)[0] if photo is None else load_image(photo, rule)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _files(checkpoint: Checkpoint, exported: Sequence[Exported], golden: bytes) -> dict[str, bytes]:
+    files = {TOKENIZER: checkpoint.tokenizer.encode(), GOLDEN: golden}
+    for each in exported:
+        files.update(each.files)
+    return files
+
+
+def _caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
+    """The golden entry, its caption said by the runtime from a draft of the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = write_bundle(Path(folder) / "draft", manifest, files)
+        captioner = Captioner(draft, artifact=manifest.golden.artifact)
+        text = captioner(files[manifest.golden.image]).text
+    if not text:
+        raise ConversionError("the student says nothing about the golden image; train it first")
+    return replace(manifest.golden, caption=text)
+
+
+def _with_figures(
+    artifacts: Sequence[Artifact], measured: Mapping[str, Mapping[str, Any]]
+) -> tuple[Artifact, ...]:
+    names = [artifact.name for artifact in artifacts]
+    for name in measured:
+        if name not in names:
+            raise ConversionError(f"figures for {name!r}, but the bundle has {', '.join(names)}")
+    return tuple(replace(a, measured={**a.measured, **measured.get(a.name, {})}) for a in artifacts)

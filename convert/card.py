@@ -1,0 +1,140 @@
+"""The model card: what the bundle is, how it was made and measured, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nanocap.manifest import Manifest
+
+USE = """\
+## Use
+
+```
+nanocap caption --bundle {folder} photo.jpg
+```
+
+A photo goes in, one English sentence of everyday words comes out, offline. Length is asked for
+with `--length short` or `--length long`.
+"""
+
+LIMITS = """\
+## Limits
+
+It guesses. A model of this size gets colours, counts, gender and actions wrong often, and says the
+wrong sentence as fluently as the right one; its confidence ranks captions, it is no chance of being
+right. It knows everyday scenes. Diagrams, screenshots, documents, text in pictures, art, medical or
+satellite images are outside of what it saw. It has the bias of its training data (above).
+
+Do not use it where a wrong sentence harms somebody: to identify, judge or watch people, in
+medicine, in driving or navigation, in law enforcement, or as the only description for a blind
+reader of something that matters. Captions meant for publication need a look by a person.
+"""
+
+
+def model_card(manifest: Manifest, size: int) -> str:
+    """`README.md` of a bundle, in Markdown.
+
+    Args:
+        manifest: of the bundle, its golden caption included.
+        size: bytes of the bundle's other files.
+    """
+    dimensions = manifest.dimensions
+    parameters = dimensions.get("parameters")
+    about = [
+        f"# {manifest.name} {manifest.version}",
+        "",
+        "An image captioner that runs on the device. "
+        + (f"{parameters / 1e6:.1f} million parameters, " if parameters else "")
+        + f"{size / 1e6:.1f} MB. Written by `nanocap convert`; do not edit, build again.",
+        "",
+        _architecture(dimensions),
+        "",
+    ]
+    sections = [
+        "\n".join(about),
+        USE.format(folder=manifest.name),
+        _artifacts(manifest),
+        _training(manifest.training),
+        LIMITS,
+        _golden(manifest),
+    ]
+    return "\n".join(sections)
+
+
+def _architecture(dimensions: Mapping[str, Any]) -> str:
+    tokens = " to ".join(str(count) for count in dimensions.get("keep", ()))
+    return (
+        f"EfficientNet-{str(dimensions.get('trunk', '?')).capitalize()} trunk at"
+        f" {dimensions.get('image_size', '?')} pixels, {dimensions.get('encoder_blocks', '?')}"
+        f" transformer blocks ({dimensions.get('reducer', '?')}{': ' + tokens if tokens else ''}"
+        f" visual tokens), {dimensions['layers']} decoder layers of width {dimensions['width']},"
+        f" {dimensions['vocabulary']} pieces."
+    )
+
+
+def _artifacts(manifest: Manifest) -> str:
+    lines = ["## Artifacts", ""]
+    for artifact in manifest.artifacts:
+        lines.append(
+            f"**{artifact.name}** ({artifact.backend}, {artifact.precision},"
+            f" {artifact.visual_tokens} visual tokens)"
+        )
+        lines += ["", *_table(("figure", "value"), _flat(artifact.measured)), ""]
+    lines.append(
+        "Parity: greedy captions of probe photos, step by step, beside the reference named in"
+        " `against`."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    lines = ["## Training", ""]
+    plain = {k: v for k, v in training.items() if k not in ("data", "weights")}
+    lines += [*_table(("", "value"), _flat(plain)), ""] if plain else []
+    lines += ["Data, with the licence of each. The photos and captions are not in this bundle.", ""]
+    data = [(d.get("name", "?"), d.get("licence", "unknown")) for d in _objects(training, "data")]
+    lines += [*_table(("data", "licence"), data or [("not recorded", "unknown")]), ""]
+    weights = [
+        (w.get("origin", w.get("name", "?")), w.get("licence", "unknown"))
+        for w in _objects(training, "weights")
+    ]
+    lines += ["Weights that it started from:", ""]
+    lines += _table(("origin", "licence"), weights or [("none recorded", "")])
+    return "\n".join(lines) + "\n"
+
+
+def _golden(manifest: Manifest) -> str:
+    golden = manifest.golden
+    return (
+        "## Check\n\n"
+        f"`nanocap verify` compares every file with its SHA-256 and captions `{golden.image}` with"
+        f" {golden.artifact}; it must say: {_cell(golden.caption)}\n"
+    )
+
+
+def _objects(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    entries = values.get(key, [])
+    entries = entries if isinstance(entries, Sequence) and not isinstance(entries, str) else []
+    return [e if isinstance(e, Mapping) else {"name": e, "origin": e} for e in entries]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested figures as rows: `parity.tokens_equal`."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", f"{value:,}" if type(value) is int else str(value)))
+    return rows
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return lines + [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+
+
+def _cell(value: object) -> str:
+    """Text that stays in its cell, whatever a recipe's author wrote."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

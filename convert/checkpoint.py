@@ -1,0 +1,121 @@
+"""A student's checkpoint with all that a bundle says about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.rollout import Probe
+from nanocap.errors import NanocapError
+from nanocap.image import ImageRule
+from nanocap.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
+from nanocap.student import Student
+from nanocap.student.student import count_parameters
+from nanocap.vocabulary import Vocabulary
+
+TOKEN_PIECES = {"pad": "<pad>", "end": "<end>", "unknown": "<unk>"}
+QUALITIES = ("high", "medium", "low")
+LENGTHS = ("any", "short", "long")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A student, its tokenizer and how it was trained.
+
+    Attributes:
+        student: in eval mode.
+        tokenizer: the whole of `tokenizer.json`.
+        training: recipe, data with licences, origin of the weights it started from.
+        where: its name in messages.
+    """
+
+    student: Student
+    tokenizer: str
+    training: Mapping[str, Any]
+    where: str = "checkpoint"
+
+    def vocabulary(self) -> Vocabulary:
+        """The pieces by id. Raises BundleError if the tokenizer is not one for this student."""
+        size = self.student.dimensions.vocabulary
+        data = self.tokenizer.encode()
+        return Vocabulary.from_json(data, size, f"{self.where}: tokenizer")
+
+    def tokens(self) -> TokenIds:
+        """Ids that are not text."""
+        return TokenIds(**{name: self._id(piece) for name, piece in TOKEN_PIECES.items()})
+
+    def controls(self) -> Controls:
+        """Ids of the control tokens."""
+        return Controls(
+            quality={name: self._id(f"<quality:{name}>") for name in QUALITIES},
+            length={name: self._id(f"<length:{name}>") for name in LENGTHS},
+        )
+
+    def dimensions(self) -> dict[str, Any]:
+        """For the manifest: the student's, and what the runtime reads by its own names."""
+        dimensions = self.student.dimensions
+        return {
+            **dimensions.to_dict(),
+            "layers": dimensions.decoder_layers,
+            "parameters": count_parameters(self.student),
+        }
+
+    def probe(self, pixels: Any, decoding: DecodingDefaults) -> Probe:
+        """Greedy captioning of `pixels` [photos, size, size, 3] with the default controls."""
+        tokens, controls, dimensions = self.tokens(), self.controls(), self.student.dimensions
+        never = self.vocabulary().special | {tokens.pad, tokens.unknown}
+        never |= {*controls.quality.values(), *controls.length.values()}
+        return Probe(
+            pixels=pixels,
+            prefix=(controls.quality[decoding.quality], controls.length[decoding.length]),
+            end=tokens.end,
+            never=tuple(sorted(never - {tokens.end})),
+            sizes=Dimensions(
+                dimensions.vocabulary,
+                dimensions.max_tokens,
+                dimensions.decoder_layers,
+                dimensions.width,
+            ),
+        )
+
+    def rule(self) -> ImageRule:
+        """How an image becomes pixels for this student."""
+        return ImageRule(size=self.student.dimensions.image_size)
+
+    def _id(self, piece: str) -> int:
+        try:
+            return self.vocabulary().pieces.index(piece)
+        except ValueError:
+            raise ConversionError(
+                f"{self.where}: its tokenizer has no piece {piece}; train with this version of"
+                " nanocap distill"
+            ) from None
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint that `nanocap distill` wrote as `student.safetensors`.
+
+    Raises:
+        ConversionError: the file is missing, damaged, or lacks what a bundle needs.
+    """
+    path = Path(path)
+    try:
+        student, metadata = Student.load(path)
+    except NanocapError as error:
+        raise ConversionError(f"{error}; give the student.safetensors of a run") from error
+    if "tokenizer" not in metadata:
+        raise ConversionError(
+            f"{path}: holds no tokenizer; give the student.safetensors that nanocap distill wrote"
+        )
+    try:
+        training = json.loads(metadata.get("training", "{}"))
+        if not isinstance(training, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise ConversionError(f"{path}: its training notes are not JSON ({error})") from None
+    return Checkpoint(student, metadata["tokenizer"], training, str(path))

@@ -1,0 +1,84 @@
+"""Exporters turn a student into an artifact, one file a backend: to add one is to add a file.
+
+The module `nanocap.convert.exporters.<backend>` holds `PRECISIONS` and a function
+
+    export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]
+
+that loads, runs and compares what it made before it returns. The runtime's engine of the same name
+(`nanocap.runtime.engines`) runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.quantize import Int8Options
+from nanocap.convert.rollout import Probe
+from nanocap.manifest import Artifact
+from nanocap.student import Student
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an exporter works with besides the student.
+
+    Attributes:
+        probe: photos to compare on.
+        calibration: photos to calibrate int8 on, uint8 [photos, size, size, 3]; may be empty where
+            no precision needs them.
+        int8: how to quantize.
+        report: takes a line of progress.
+    """
+
+    probe: Probe
+    calibration: npt.NDArray[np.uint8]
+    int8: Int8Options = field(default_factory=Int8Options)
+    report: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An artifact and its files' bytes, by their path in the bundle."""
+
+    artifact: Artifact
+    files: Mapping[str, bytes]
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Exporter(Protocol):
+    """A module of this package."""
+
+    PRECISIONS: tuple[str, ...]
+
+    def export(self, student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
+        """One artifact a precision, in their order.
+
+        Raises:
+            ConversionError: what was made does not agree with the student.
+        """
+        ...
+
+
+def backends() -> tuple[str, ...]:
+    """The names of the backends that there are."""
+    return tuple(sorted(module.name for module in iter_modules(__path__)))
+
+
+def load_exporter(backend: str) -> Exporter:
+    """The exporter of a backend.
+
+    Raises:
+        ConversionError: there is none of this name.
+    """
+    if backend not in backends():
+        known = ", ".join(backends())
+        raise ConversionError(f"unknown backend {backend!r}; known are {known}")
+    return cast(Exporter, import_module(f"{__name__}.{backend}"))

@@ -1,0 +1,148 @@
+"""Comparing what was exported with the student it came from, or int8 with fp32."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.rollout import Probe, batches, empty_cache, rollout
+from nanocap.runtime.engines import Engine, Floats, Ints
+from nanocap.student import Student
+
+LOGITS_TOLERANCE = 1e-3  # of an fp32 export against eager
+BATCH_TOLERANCE = 1e-3  # of a photo in a batch against the same alone
+CHECKED = 3  # photos, and beams, of the check of batches
+
+
+class EagerEngine:
+    """A student in torch behind the runtime's engine protocol."""
+
+    def __init__(self, student: Student) -> None:
+        self._student = student.eval()
+
+    @torch.no_grad()
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        from nanocap.convert.graphs import EncoderGraph
+
+        keys, values = EncoderGraph(self._student)(torch.from_numpy(pixels))
+        return keys.numpy(), values.numpy()
+
+    @torch.no_grad()
+    def step(
+        self,
+        tokens: Ints,
+        position: int,
+        cross: tuple[Floats, Floats],
+        cache: tuple[Floats, Floats],
+    ) -> tuple[Floats, tuple[Floats, Floats]]:
+        tensors = [torch.from_numpy(a) for a in (tokens, np.array([position]), *cross, *cache)]
+        logits, keys, values = self._student.decoder.step(*tensors)
+        return logits.numpy(), (keys.numpy(), values.numpy())
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a candidate is from its reference on probe photos, fed the reference's captions.
+
+    Attributes:
+        max_logit_difference: largest over all steps and ids.
+        mean_logit_difference: mean of the absolute differences.
+        tokens_equal: share of the pieces where both choose the same.
+        captions_equal: share of the photos whose greedy captions are the same throughout.
+        photos: how many were compared.
+    """
+
+    max_logit_difference: float
+    mean_logit_difference: float
+    tokens_equal: float
+    captions_equal: float
+    photos: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Rounded, for a manifest."""
+        return {
+            key: value if isinstance(value, int) else float(f"{value:.4g}")
+            for key, value in asdict(self).items()
+        }
+
+
+def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
+    """Run both engines side by side over greedy captions of the reference.
+
+    Raises:
+        ConversionError: the candidate gives values that are not finite.
+    """
+    differences: list[Floats] = []
+    equal_tokens: list[npt.NDArray[np.bool_]] = []
+    equal_captions: list[npt.NDArray[np.bool_]] = []
+    for pixels in batches(probe.pixels):
+        cross = candidate.encode(pixels)
+        cache = empty_cache(probe.sizes, len(pixels))
+        same = np.ones(len(pixels), np.bool_)
+        for step in rollout(reference, probe, pixels):
+            logits, cache = candidate.step(step.tokens, step.position, cross, cache)
+            if not np.isfinite(logits).all():
+                raise ConversionError("the exported graph gives values that are not finite")
+            theirs, ours = probe.barred(step.logits), probe.barred(logits[:, 0])
+            agree = theirs.argmax(1) == ours.argmax(1)
+            same &= agree | ~step.counts
+            equal_tokens.append(agree[step.counts])
+            differences.append(np.abs(step.logits - logits[:, 0])[step.counts].ravel())
+        equal_captions.append(same)
+    difference = np.concatenate(differences)
+    return Parity(
+        max_logit_difference=float(difference.max()),
+        mean_logit_difference=float(difference.mean()),
+        tokens_equal=float(np.concatenate(equal_tokens).mean()),
+        captions_equal=float(np.concatenate(equal_captions).mean()),
+        photos=len(probe.pixels),
+    )
+
+
+def check_exact(parity: Parity, what: str) -> None:
+    """That an fp32 export computes what eager does.
+
+    Raises:
+        ConversionError: it does not; the message says by how much.
+    """
+    if parity.max_logit_difference > LOGITS_TOLERANCE or parity.captions_equal < 1:
+        raise ConversionError(
+            f"{what} differs from eager: logits by {parity.max_logit_difference:.2g} (at most"
+            f" {LOGITS_TOLERANCE:g}), captions equal {parity.captions_equal:.0%}; this backend"
+            " does not compute the student as trained, do not ship it"
+        )
+
+
+def check_batches(engine: Engine, probe: Probe, what: str) -> None:
+    """That a photo gives the same alone, in a batch, and under several beams.
+
+    Raises:
+        ConversionError: it does not.
+    """
+    pixels = np.resize(probe.pixels, (CHECKED, *probe.pixels.shape[1:]))
+    keys, values = engine.encode(pixels)
+    tokens = np.array([[probe.prefix[0], probe.end, *probe.prefix[1:2]]] * CHECKED, np.int64)
+    beams = tokens.shape[1]
+    logits, _ = engine.step(tokens, 0, (keys, values), empty_cache(probe.sizes, CHECKED * beams))
+    for index in range(CHECKED):
+        alone = engine.encode(pixels[index : index + 1])
+        worst = max(
+            float(np.abs(a[:, 0] - b[:, index]).max())
+            for a, b in zip(alone, (keys, values), strict=True)
+        )
+        for beam in range(beams):
+            single, _ = engine.step(
+                tokens[index : index + 1, beam : beam + 1],
+                0,
+                alone,
+                empty_cache(probe.sizes, 1),
+            )
+            worst = max(worst, float(np.abs(single[0, 0] - logits[index, beam]).max()))
+        if not worst <= BATCH_TOLERANCE:
+            raise ConversionError(
+                f"{what}: a photo in a batch differs by {worst:.2g} from the same photo alone"
+            )

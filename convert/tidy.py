@@ -1,0 +1,131 @@
+"""Small passes over ONNX graphs: what the exporter and the quantizer leave to be desired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from nanocap.convert.errors import ConversionError
+
+FLOAT = onnx.TensorProto.FLOAT
+
+
+def clean(model: onnx.ModelProto, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
+    """Take out what is only for people and debuggers, and name the free axes; in place.
+
+    A third of a megabyte of stack traces would travel in every bundle, and the exporter's
+    `value_info` stops ONNX Runtime's quantizer ("Inferred shape and existing shape differ").
+    """
+    graph = model.graph
+    graph.name, graph.doc_string, model.doc_string = "nanocap", "", ""
+    graph.ClearField("value_info")
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        holder.ClearField("metadata_props")
+    for index, node in enumerate(graph.node):
+        node.doc_string = ""
+        node.name = f"{node.op_type}_{index}"
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if axis in axes.get(value.name, {}):
+                dim.dim_param = axes[value.name][axis]
+    return model
+
+
+def drop_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove nodes and initializers that no output needs; in place."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    nodes = []
+    for node in reversed(graph.node):  # the nodes of a graph are in order
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+    nodes.reverse()
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return model
+
+
+def quantize_gather(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Look rows up in an int8 table and scale them, rather than dequantize the table; in place.
+
+    The embedding is one int8 table for the input and for the logits. The quantizer leaves
+    `Gather(DequantizeLinear(table))`, which would turn all of it to float at every step.
+    """
+    graph, producers = model.graph, _producers(model)
+    for gather in [node for node in graph.node if node.op_type == "Gather"]:
+        dequantize = producers.get(gather.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        table, scale = dequantize.input[0], dequantize.input[1]
+        rows, out = gather.input[1], gather.output[0]
+        zero_point = _constant(model, dequantize.input[2])
+        if zero_point.any():
+            raise ConversionError(f"the table {table} has a zero point; quantize it symmetrically")
+        make, name = helper.make_node, gather.name
+        nodes = [
+            make("Gather", [table, rows], [f"{out}_bytes"], f"{name}_bytes"),
+            make("Cast", [f"{out}_bytes"], [f"{out}_whole"], f"{name}_cast", to=FLOAT),
+            make("Gather", [scale, rows], [f"{out}_scale"], f"{name}_scale"),
+            make("Unsqueeze", [f"{out}_scale", "last_axis"], [f"{out}_column"], f"{name}_column"),
+            make("Mul", [f"{out}_whole", f"{out}_column"], [out], f"{name}_mul"),
+        ]
+        graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "last_axis"))
+        _replace(model, gather, nodes)
+    return drop_unused(model)
+
+
+def quantize_pixels(model: onnx.ModelProto, mean: float, std: float) -> onnx.ModelProto:
+    """Take the pixels' own bytes as the first convolution's quantized input; in place.
+
+    `(x - mean) / std` is exactly what DequantizeLinear computes with zero point `mean` and scale
+    `1 / std`. So the chain Cast, Sub, Div, QuantizeLinear after the pixels goes, and no rounding.
+    """
+    consumers = _consumers(model)
+    path: list[onnx.NodeProto] = []
+    value = model.graph.input[0].name
+    while not path or path[-1].op_type != "QuantizeLinear":
+        (node,) = (node for node in consumers[value] if node.op_type != "Shape")
+        path.append(node)
+        value = node.output[0]
+    kinds = [node.op_type for node in path]
+    scale, zero_point = (_constant(model, name).item() for name in path[-1].input[1:3])
+    if kinds != ["Transpose", "Cast", "Sub", "Div", "QuantizeLinear"] or (scale, zero_point) != (
+        1 / std,
+        mean,
+    ):
+        raise ConversionError(f"the pixels are not normalized as expected: {', '.join(kinds)}")
+    for dequantize in consumers[value]:
+        dequantize.input[0] = path[0].output[0]
+    return drop_unused(model)
+
+
+def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def _consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    return consumers
+
+
+def _constant(model: onnx.ModelProto, name: str) -> np.ndarray:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    return numpy_helper.to_array(tensor)
+
+
+def _replace(model: onnx.ModelProto, old: onnx.NodeProto, new: list[onnx.NodeProto]) -> None:
+    nodes = list(model.graph.node)
+    index = next(i for i, node in enumerate(nodes) if node is old or node == old)
+    nodes[index : index + 1] = new
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

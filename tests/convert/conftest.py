@@ -1,0 +1,141 @@
+"""A tiny student with a tokenizer, and what is exported from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nanocap.convert.build import build_bundle
+from nanocap.convert.checkpoint import Checkpoint
+from nanocap.convert.drawn import drawn_pictures
+from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.rollout import Probe
+from nanocap.manifest import DecodingDefaults
+from nanocap.runtime.engines import Engine, load_engine
+from nanocap.student import Dimensions, Student
+
+SPECIAL = [
+    "<pad>", "<end>", "<unk>", "<quality:high>", "<quality:medium>", "<quality:low>",
+    "<length:any>", "<length:short>", "<length:long>",
+]  # fmt: skip
+TINY = Dimensions(
+    width=32,
+    heads=2,
+    encoder_blocks=2,
+    decoder_layers=2,
+    mlp_ratio=2,
+    vocabulary=64,
+    max_tokens=12,
+    image_size=64,
+    reducer="merge",
+    keep=(8, 4),
+)
+
+
+def tiny_student(reducer: str = "merge", seed: int = 0) -> Student:
+    """A random student in which every weight and bias matters, and so does the photo."""
+    keep = (16, 16) if reducer == "none" else TINY.keep
+    torch.manual_seed(seed)
+    student = Student(replace(TINY, reducer=reducer, keep=keep))
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        for parameter in student.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        nn.init.normal_(student.decoder.embedding.weight, std=0.5)
+    return student.eval()
+
+
+def tokenizer_json(pieces: int = TINY.vocabulary) -> str:
+    """A BPE tokenizer whose text pieces are whole words."""
+    words = [f"\u2581word{index}" for index in range(pieces - len(SPECIAL))]
+    vocabulary = {piece: index for index, piece in enumerate([*SPECIAL, *words])}
+    added = [{"id": i, "content": piece, "special": True} for i, piece in enumerate(SPECIAL)]
+    model = {"type": "BPE", "vocab": vocabulary, "merges": []}
+    return json.dumps({"version": "1.0", "added_tokens": added, "model": model})
+
+
+TRAINING = {
+    "recipe": "tiny",
+    "seed": 3,
+    "data": [{"name": "drawn blobs", "licence": "CC0-1.0"}],
+    "weights": [{"name": "nothing", "licence": "none", "origin": "a seed | of chance"}],
+}
+
+
+class Tiny:
+    """The tiny student and what is made from it; exports are made once a test run."""
+
+    def __init__(self) -> None:
+        self._exported: dict[tuple[str, str], Exported] = {}
+
+    dimensions = TINY
+    training = TRAINING
+    student = staticmethod(tiny_student)
+    tokenizer_json = staticmethod(tokenizer_json)
+
+    def checkpoint(self, reducer: str = "merge") -> Checkpoint:
+        return Checkpoint(tiny_student(reducer), tokenizer_json(), TRAINING)
+
+    def probe(self, pictures: np.ndarray) -> Probe:
+        return self.checkpoint().probe(pictures, DecodingDefaults())
+
+    def exported(self, precision: str, reducer: str = "merge") -> Exported:
+        key = (precision, reducer)
+        if key not in self._exported:
+            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5))
+            (self._exported[key],) = load_exporter("onnx").export(
+                tiny_student(reducer), [precision], job
+            )
+        return self._exported[key]
+
+    def engine(self, made: Exported) -> Engine:
+        return load_engine(made.artifact, made.files, 1)
+
+    def pixels(self, count: int, seed: int = 9) -> np.ndarray:
+        return drawn_pictures(count, TINY.image_size, seed)
+
+    def save(self, path: Path, **metadata: str) -> Path:
+        """A checkpoint file; `metadata` replaces entries, an empty one leaves it out."""
+        entries = {"tokenizer": tokenizer_json(), "training": json.dumps(TRAINING), **metadata}
+        tiny_student().save(path, {key: value for key, value in entries.items() if value})
+        return path
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("run") / "student.safetensors")
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, checkpoint_file: Path) -> Path:
+    """A bundle with int8 first and fp32 second, calibrated on pictures in a folder."""
+    photos = tmp_path_factory.mktemp("photos")
+    for index, picture in enumerate(tiny.pixels(12, seed=5)):
+        Image.fromarray(picture).save(photos / f"{index}.png")
+    return build_bundle(
+        checkpoint_file,
+        tmp_path_factory.mktemp("bundles") / "tiny",
+        precisions=["int8", "fp32"],
+        photos=[photos],
+        calibration_photos=8,
+        golden=photos / "0.png",
+        version="0.3.0",
+        measured={"onnx-int8": {"CIDEr": 61.5}},
+    )

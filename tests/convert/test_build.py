@@ -1,0 +1,199 @@
+"""A checkpoint becomes a bundle that captions, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from nanocap import Captioner
+from nanocap.bundle import Bundle
+from nanocap.cli import group
+from nanocap.convert.build import build_bundle
+from nanocap.convert.card import model_card
+from nanocap.convert.errors import ConversionError
+from nanocap.errors import NanocapError, OptionError
+from nanocap.image import load_image
+
+
+def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
+    manifest = Bundle(bundle).manifest
+    assert (manifest.name, manifest.version) == ("tiny", "0.3.0")
+    assert [a.name for a in manifest.artifacts] == ["onnx-int8", "onnx-fp32"]
+    assert manifest.artifacts[0].visual_tokens == 4
+    assert manifest.artifacts[0].measured["CIDEr"] == 61.5
+    assert manifest.artifacts[1].measured["parity"]["max_logit_difference"] < 1e-3
+    assert manifest.image.size == 64
+    assert (manifest.tokens.pad, manifest.tokens.end, manifest.tokens.unknown) == (0, 1, 2)
+    assert manifest.controls.quality == {"high": 3, "medium": 4, "low": 5}
+    assert manifest.controls.length == {"any": 6, "short": 7, "long": 8}
+    assert manifest.sizes.layers == manifest.dimensions["decoder_layers"] == 2
+    assert manifest.training["data"] == tiny.training["data"]
+    assert Bundle(bundle).unlisted() == []
+
+
+def test_both_artifacts_caption_through_the_runtime(bundle: Path, tiny: Any) -> None:
+    pictures = list(tiny.pixels(4))
+    for artifact in ("onnx-int8", "onnx-fp32"):
+        captioner = Captioner(bundle, artifact=artifact, threads=1)
+        captions = [caption.text for caption in captioner(pictures)]
+        assert all(text.startswith("Word") and text.endswith(".") for text in captions)
+        assert len(set(captions)) > 1
+        assert captions == [captioner(picture).text for picture in pictures]
+
+
+def test_the_golden_caption_is_what_the_runtime_says(bundle: Path, tiny: Any) -> None:
+    opened = Bundle(bundle)
+    golden = opened.manifest.golden
+    assert golden.artifact == "onnx-int8"
+    pixels = load_image(opened.read(golden.image), opened.manifest.image)
+    assert np.array_equal(pixels, tiny.pixels(12, seed=5)[0])  # the photo that was given
+    assert Captioner(bundle)(pixels).text == golden.caption
+    assert cli("verify", str(bundle)).exit_code == 0
+
+
+def test_the_card_names_data_weights_figures_and_limits(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    for text in (
+        "# tiny 0.3.0",
+        "| drawn blobs | CC0-1.0 |",
+        "| a seed \\| of chance | none |",
+        "| CIDEr | 61.5 |",
+        "Do not use it where a wrong sentence harms somebody",
+        Bundle(bundle).manifest.golden.caption,
+    ):
+        assert text in card
+
+
+def test_the_card_without_training_notes_says_so(bundle: Path) -> None:
+    manifest = replace(Bundle(bundle).manifest, training={})
+    assert "| not recorded | unknown |" in model_card(manifest, 1_000_000)
+
+
+def test_a_student_at_hand_needs_no_file(tmp_path: Path, tiny: Any) -> None:
+    out = build_bundle(tiny.checkpoint(), tmp_path / "b", precisions=["fp32"], name="mine")
+    assert Captioner(out)(tiny.pixels(1)[0]).text
+    with pytest.raises(OptionError, match="is there already"):
+        build_bundle(tiny.checkpoint(), out, precisions=["fp32"])
+
+
+def nothing_left(folder: Path) -> bool:
+    return [p for p in folder.iterdir() if p.suffix != ".safetensors"] == []
+
+
+def test_checkpoints_that_cannot_be_converted_are_named(tmp_path: Path, tiny: Any) -> None:
+    whole = tiny.save(tmp_path / "whole.safetensors")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(whole.read_bytes()[:5000])
+    bare = tiny.save(tmp_path / "bare.safetensors", tokenizer="")
+    notes = tiny.save(tmp_path / "notes.safetensors", training="[1, 2]")
+    other = json.loads(tiny.tokenizer_json())
+    del other["added_tokens"][4], other["model"]["vocab"]["<quality:medium>"]
+    mute = tiny.save(tmp_path / "mute.safetensors", tokenizer=json.dumps(other))
+    large = tiny.save(tmp_path / "large.safetensors", tokenizer=tiny.tokenizer_json(200))
+    for path, message in {
+        damaged: "not a student's checkpoint",
+        tmp_path / "gone.safetensors": "no such checkpoint",
+        bare: "holds no tokenizer",
+        notes: "training notes are not JSON",
+        mute: "no piece <quality:medium>",
+        large: "tokenizer",
+    }.items():
+        with pytest.raises(NanocapError, match=message) as caught:
+            build_bundle(path, tmp_path / "out", precisions=["fp32"])
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert nothing_left(tmp_path)
+
+
+def test_options_that_cannot_be_are_refused_before_the_work(tmp_path: Path, tiny: Any) -> None:
+    out, checkpoint = tmp_path / "out", tiny.checkpoint()
+    with pytest.raises(ConversionError, match=r"some of fp32, int8, each once, not \['int4'\]"):
+        build_bundle(checkpoint, out, precisions=["int4"])
+    with pytest.raises(ConversionError, match="each once"):
+        build_bundle(checkpoint, out, precisions=["fp32", "fp32"])
+    with pytest.raises(NanocapError, match=r"gone\.jpg: there is no such file"):
+        build_bundle(checkpoint, out, precisions=["fp32"], golden=tmp_path / "gone.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConversionError, match="no photos in"):
+        build_bundle(checkpoint, out, photos=[tmp_path / "empty"])
+    (tmp_path / "empty").rmdir()
+    assert nothing_left(tmp_path)
+
+
+def test_figures_of_an_artifact_that_is_not_there_are_refused(tmp_path: Path, tiny: Any) -> None:
+    with pytest.raises(
+        ConversionError, match="figures for 'onnx-int8', but the bundle has onnx-fp32"
+    ):
+        build_bundle(
+            tiny.checkpoint(),
+            tmp_path / "out",
+            precisions=["fp32"],
+            measured={"onnx-int8": {"CIDEr": 1}},
+        )
+    assert nothing_left(tmp_path)
+
+
+def test_a_killed_conversion_leaves_nothing(tmp_path: Path, checkpoint_file: Path) -> None:
+    command = [sys.executable, "-m", "nanocap.cli", "convert", str(checkpoint_file)]
+    command += ["--out", str(tmp_path / "out"), "--precision", "fp32"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "captioning the golden image" in line:  # the last thing before it is written
+                process.kill()
+                break
+    assert process.returncode != 0
+    assert nothing_left(tmp_path)
+
+
+def cli(*arguments: str) -> Result:
+    return CliRunner().invoke(group, arguments)
+
+
+def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> None:
+    figures = tmp_path / "figures.json"
+    figures.write_text('{"onnx-fp32": {"CIDEr": 40.0}}')
+    out = tmp_path / "out"
+    done = cli(
+        "convert", str(checkpoint_file), "--out", str(out), "--precision", "fp32", "--json",
+        "--measured", str(figures), "--name", "small", "--beams", "2",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["bundle"] == str(out)
+    assert result["bytes"] == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    assert result["artifacts"]["onnx-fp32"]["CIDEr"] == 40.0
+    assert result["golden"] == Bundle(out).manifest.golden.caption
+    assert "comparing fp32 with eager" in done.stderr
+    assert Bundle(out).manifest.decoding.beams == 2
+
+
+def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    bad = tmp_path / "bad.json"
+    bad.write_text("[]")
+    for arguments, code, message in (
+        ((str(tmp_path / "gone.safetensors"), *out), 1, "no such checkpoint"),
+        ((str(checkpoint_file), "--out", str(tmp_path)), 2, "is there already"),
+        ((str(checkpoint_file), *out, "--measured", str(bad)), 2, "must hold an object"),
+        ((str(checkpoint_file), *out, "--photos", "nowhere"), 1, "nowhere: no such photo"),
+        ((str(checkpoint_file), *out), 1, "int8 is calibrated on photos"),
+    ):
+        done = cli("convert", *arguments)
+        assert done.exit_code == code, done.output
+        assert message in done.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in done.output
+
+
+def test_the_help_teaches() -> None:
+    help_text = cli("convert", "--help").stdout
+    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128]"):
+        assert text in help_text

@@ -1,0 +1,81 @@
+"""What the comparison finds, and that an export which is wrong does not pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
+from nanocap.convert.rollout import rollout
+from nanocap.runtime.decoding import Search, search
+from nanocap.runtime.state import DecoderState
+
+
+def test_a_student_equals_itself(tiny: Any) -> None:
+    eager = EagerEngine(tiny.student())
+    parity = compare(eager, eager, tiny.probe(tiny.pixels(5)))
+    assert parity.max_logit_difference == 0
+    assert parity.tokens_equal == parity.captions_equal == 1
+    assert parity.photos == 5
+    check_exact(parity, "itself")
+
+
+@pytest.mark.parametrize("part", ["decoder.layers.1.cross_out.bias", "encoder.norm.weight"])
+def test_one_changed_tensor_is_found(tiny: Any, part: str) -> None:
+    changed = tiny.student()
+    with torch.no_grad():
+        changed.get_parameter(part).add_(0.05)
+    probe = tiny.probe(tiny.pixels(2))
+    parity = compare(EagerEngine(tiny.student()), EagerEngine(changed), probe)
+    assert parity.max_logit_difference > 1e-3
+    with pytest.raises(ConversionError, match="differs from eager: logits by") as caught:
+        check_exact(parity, "onnx fp32")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_weights_give_other_captions(tiny: Any) -> None:
+    other = EagerEngine(tiny.student(seed=1))
+    parity = compare(EagerEngine(tiny.student()), other, tiny.probe(tiny.pixels(4)))
+    assert parity.tokens_equal < 1
+    assert parity.captions_equal == 0
+
+
+def test_values_that_are_not_finite_are_refused(tiny: Any) -> None:
+    broken = tiny.student()
+    with torch.no_grad():
+        broken.decoder.norm.weight.fill_(torch.nan)
+    with pytest.raises(ConversionError, match="not finite"):
+        compare(EagerEngine(tiny.student()), EagerEngine(broken), tiny.probe(tiny.pixels(1)))
+
+
+class MixesPhotos(EagerEngine):
+    """Scales by the largest value of the batch, as dynamic quantization does."""
+
+    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keys, values = super().encode(pixels)
+        scale = np.abs(keys).max() / 15
+        return np.rint(keys / scale) * scale, values
+
+
+def test_photos_that_change_each_other_are_found(tiny: Any) -> None:
+    probe = tiny.probe(tiny.pixels(3))
+    check_batches(EagerEngine(tiny.student()), probe, "eager")
+    with pytest.raises(ConversionError, match="a photo in a batch differs"):
+        check_batches(MixesPhotos(tiny.student()), probe, "coarse")
+
+
+def test_the_rollout_says_what_the_runtime_says(tiny: Any) -> None:
+    """The greedy captions that parity walks along are those of the runtime's own search."""
+    engine, probe = EagerEngine(tiny.student()), tiny.probe(tiny.pixels(4))
+    steps = list(rollout(engine, probe, probe.pixels))
+    found = np.stack([probe.barred(s.logits).argmax(1) for s in steps if s.counts.any()], axis=1)
+    state = DecoderState(engine, engine.encode(probe.pixels), probe.prefix, probe.sizes)
+    longest = probe.sizes.max_tokens - 1
+    for row, best in zip(
+        found, search(state, Search(1, 1.0, longest, probe.end, probe.never)), strict=True
+    ):
+        assert tuple(row[: len(best.ids)]) == best.ids
