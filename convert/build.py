@@ -88,12 +88,16 @@ def build_bundle(
         raise ConversionError(
             f"{backend}: precisions must be some of {known}, each once, not {list(precisions)}"
         )
+    names = [f"{backend}-{precision}" for precision in precisions]
+    for key in measured or {}:
+        if key not in names:
+            raise ConversionError(f"figures for {key!r}, but the bundle has {', '.join(names)}")
     decoding = decoding or DecodingDefaults()
     picture = _golden(checkpoint, golden)
     calibration, probe = _photos(checkpoint, photos, calibration_photos, probe_photos)
     job = Job(checkpoint.probe(probe, decoding), calibration, int8 or Int8Options(), report=report)
     exported = exporter.export(checkpoint.student, precisions, job)
-    artifacts = _with_figures([e.artifact for e in exported], measured or {})
+    artifacts = tuple(_with_figures(e.artifact, measured or {}) for e in exported)
     manifest = Manifest(
         name=name or str(checkpoint.training.get("recipe", "student")),
         version=version,
@@ -155,11 +159,5 @@ def _caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
     return replace(manifest.golden, caption=text)
 
 
-def _with_figures(
-    artifacts: Sequence[Artifact], measured: Mapping[str, Mapping[str, Any]]
-) -> tuple[Artifact, ...]:
-    names = [artifact.name for artifact in artifacts]
-    for name in measured:
-        if name not in names:
-            raise ConversionError(f"figures for {name!r}, but the bundle has {', '.join(names)}")
-    return tuple(replace(a, measured={**a.measured, **measured.get(a.name, {})}) for a in artifacts)
+def _with_figures(artifact: Artifact, measured: Mapping[str, Mapping[str, Any]]) -> Artifact:
+    return replace(artifact, measured={**artifact.measured, **measured.get(artifact.name, {})})

@@ -73,7 +73,9 @@ class DecoderGraph(nn.Module):
         bias = (places > position).float() * MASKED
         x_RD = self.embedding(tokens.reshape(-1)) + self.positions.index_select(0, position)
         # [1, ...] slices: one Split a cache instead of a Gather and a Squeeze a layer
-        caches = zip(*(torch.split(c, 1) for c in (cross_keys, cross_values, keys, values)), strict=True)
+        caches = zip(
+            *(torch.split(c, 1) for c in (cross_keys, cross_values, keys, values)), strict=True
+        )
         new_keys, new_values = [], []
         for layer, (cross_key, cross_value, key, value) in zip(self.layers, caches, strict=True):
             x_RD, key, value = layer(x_RD, images, cross_key, cross_value, key, value, here, bias)

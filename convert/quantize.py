@@ -50,7 +50,7 @@ def quantize_encoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
     """The encoder with an int8 trunk and linear layers; the pixels' bytes go in as they are."""
-    nodes = _trunk(model) + _linear(model)
+    nodes = _trunk(model) + linear_nodes(model)
     stem = next(node for node in nodes if node.op_type == "Conv")
     exact = {
         "scale": np.array(1 / PIXEL_STD, np.float32),
@@ -66,7 +66,7 @@ def quantize_decoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
     """The decoder with int8 linear layers and one int8 table for embedding and logits."""
-    nodes = _linear(model)
+    nodes = linear_nodes(model)
     ranges = collect_ranges(model, _activations(model, nodes), feeds, options.decoder_method)
     return quantize_gather(_quantize(model, nodes, ranges, options, {}))
 
@@ -86,7 +86,7 @@ def _trunk(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _linear(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def linear_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Products with a matrix of weights."""
     weights = {tensor.name for tensor in model.graph.initializer if _is_weight(tensor)}
     return [
@@ -97,7 +97,7 @@ def _linear(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:
-    """Whether it is a trained matrix; the reducers' own hold zeros and ones, and count with them."""
+    """Whether it is a trained matrix; the reducers' own hold zeros and ones, to count with."""
     if len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
         return False
     values = numpy_helper.to_array(tensor)

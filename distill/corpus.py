@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 import click
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tokenizers import Tokenizer
 
 from nanocap.distill import tokenizer as pieces
@@ -32,6 +32,8 @@ from nanocap.errors import DataError
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
 JPEG_QUALITY = 92
+# What Pillow raises over a damaged file: a PNG's broken chunk is a SyntaxError to it.
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 NOT_PREPARED = ("weight", "quality", "licence")  # keys of a source that training reads, not this
 
 
@@ -155,7 +157,7 @@ def _storable(example: Example) -> bytes | None:
     """The photo's bytes, re-encoded only where it is larger than training needs; None if broken."""
     try:
         image = decode(example.image)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except BROKEN:
         return None
     if min(image.size) <= LARGEST_SIDE:
         return example.image

@@ -44,10 +44,7 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
             continue
         scores = logits.float()
         scores[..., [i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
-        if sample:
-            tokens = _draw(scores)
-        else:
-            tokens = scores.argmax(-1)
+        tokens = _draw(scores) if sample else scores.argmax(-1)
         tokens = torch.where(ended, END, tokens)
         drawn.append(tokens)
         ended = ended | (tokens == END)

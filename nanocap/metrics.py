@@ -31,12 +31,14 @@ def score(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) 
         captions: caption by key.
         references: references by the same keys.
     Raises:
-        NanocapError: the keys differ, a photo has no references, or Java is missing.
+        NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
         MissingExtraError: `pycocoevalcap` is not installed.
     """
     if captions.keys() != references.keys():
         stray = sorted(captions.keys() ^ references.keys())[0]
         raise NanocapError(f"{stray}: has a caption or references, but not both")
+    if not captions:
+        raise NanocapError("no photo has a caption to score")
     for key, texts in references.items():
         if not texts:
             raise NanocapError(f"{key}: has no reference captions")
@@ -66,7 +68,12 @@ Tokenized = dict[str, list[str]]
 def tokenize(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[Tokenized, Tokenized]:
-    """Captions and references through the PTB tokenizer, punctuation removed."""
+    """Captions and references through the PTB tokenizer, punctuation removed.
+
+    Raises:
+        NanocapError: Java is missing or does not run.
+        MissingExtraError: `pycocoevalcap` is not installed.
+    """
     try:
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
     except ImportError as error:
@@ -75,9 +82,20 @@ def tokenize(
         raise NanocapError(
             "the PTB tokenizer needs Java: install it (apt-get install default-jre-headless)"
         )
-    tokenizer = PTBTokenizer()
-    ours = tokenizer.tokenize({key: [{"caption": text}] for key, text in captions.items()})
-    theirs = tokenizer.tokenize(
-        {key: [{"caption": text} for text in texts] for key, texts in references.items()}
-    )
+    # one start of Java for both: the tokenizer is given a text a line
+    texts = {(0, key): [text] for key, text in captions.items()}
+    texts |= {(1, key): list(several) for key, several in references.items()}
+    lines = {key: [{"caption": _one_line(text)} for text in texts[key]] for key in texts}
+    words = PTBTokenizer().tokenize(lines)
+    given, found = (sum(map(len, table.values())) for table in (lines, words))
+    if given != found:
+        raise NanocapError(
+            f"the PTB tokenizer gave {found} of {given} texts back: check that `java` runs"
+        )
+    ours, theirs = ({k: words[s, k] for k in captions} for s in (0, 1))
     return ours, theirs
+
+
+def _one_line(text: str) -> str:
+    """Whatever ends a line for Java, inside a text, would shift all that follow."""
+    return " ".join(text.split())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +46,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact and its files' bytes, by their path in the bundle."""
+    """An artifact, named `<backend>-<precision>`, and its files' bytes by path in the bundle."""
 
     artifact: Artifact
     files: Mapping[str, bytes]
-    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Exporter(Protocol):

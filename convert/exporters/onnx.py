@@ -36,6 +36,8 @@ Graphs = dict[str, onnx.ModelProto]  # by role: encoder, decoder
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
     """See `Exporter.export`."""
+    if "int8" in precisions and not len(job.calibration):
+        raise ConversionError("int8 is calibrated on photos; name some with --photos")
     job.report("onnx: tracing the encoder and the decoder")
     sizes = Sizes.of(student.dimensions)
     graphs = {
@@ -92,8 +94,6 @@ def trace(
 
 def _int8(student: Student, graphs: Graphs, fp32: Engine, job: Job) -> Exported:
     photos = job.calibration
-    if not len(photos):
-        raise ConversionError("int8 is calibrated on photos; name some with --photos")
     job.report(f"onnx: calibrating the encoder on {len(photos)} photos")
 
     def encoder_feeds() -> Iterator[Feeds]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,8 @@ from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.exporters.onnx import trace
+from nanocap.convert.graphs import EncoderGraph, Sizes
 from nanocap.convert.rollout import Probe
 from nanocap.manifest import DecodingDefaults
 from nanocap.runtime.engines import Engine, load_engine
@@ -31,7 +34,7 @@ TINY = Dimensions(
     encoder_blocks=2,
     decoder_layers=2,
     mlp_ratio=2,
-    vocabulary=64,
+    vocabulary=72,  # no other axis of its weights is as long
     max_tokens=12,
     image_size=64,
     reducer="merge",
@@ -78,7 +81,8 @@ class Tiny:
     """The tiny student and what is made from it; exports are made once a test run."""
 
     def __init__(self) -> None:
-        self._exported: dict[tuple[str, str], Exported] = {}
+        self._exported: dict[str, Exported] = {}
+        self._encoders: dict[str, onnx.ModelProto] = {}
 
     dimensions = TINY
     training = TRAINING
@@ -91,14 +95,20 @@ class Tiny:
     def probe(self, pictures: np.ndarray) -> Probe:
         return self.checkpoint().probe(pictures, DecodingDefaults())
 
-    def exported(self, precision: str, reducer: str = "merge") -> Exported:
-        key = (precision, reducer)
-        if key not in self._exported:
+    def exported(self, precision: str) -> Exported:
+        if not self._exported:
             job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5))
-            (self._exported[key],) = load_exporter("onnx").export(
-                tiny_student(reducer), [precision], job
-            )
-        return self._exported[key]
+            for made in load_exporter("onnx").export(tiny_student(), ["fp32", "int8"], job):
+                self._exported[made.artifact.precision] = made
+        return self._exported[precision]
+
+    def encoder(self, reducer: str) -> onnx.ModelProto:
+        """The fp32 encoder alone."""
+        if reducer not in self._encoders:
+            student = tiny_student(reducer)
+            example = Sizes.of(student.dimensions).encoder_example(2)
+            self._encoders[reducer] = trace(EncoderGraph(student), example)
+        return self._encoders[reducer]
 
     def engine(self, made: Exported) -> Engine:
         return load_engine(made.artifact, made.files, 1)
@@ -124,13 +134,13 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Pat
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, checkpoint_file: Path) -> Path:
-    """A bundle with int8 first and fp32 second, calibrated on pictures in a folder."""
+def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """Built from a student at hand: int8 first, then fp32, calibrated on a folder of pictures."""
     photos = tmp_path_factory.mktemp("photos")
     for index, picture in enumerate(tiny.pixels(12, seed=5)):
         Image.fromarray(picture).save(photos / f"{index}.png")
     return build_bundle(
-        checkpoint_file,
+        tiny.checkpoint(),
         tmp_path_factory.mktemp("bundles") / "tiny",
         precisions=["int8", "fp32"],
         photos=[photos],

@@ -77,11 +77,11 @@ def test_the_card_without_training_notes_says_so(bundle: Path) -> None:
     assert "| not recorded | unknown |" in model_card(manifest, 1_000_000)
 
 
-def test_a_student_at_hand_needs_no_file(tmp_path: Path, tiny: Any) -> None:
-    out = build_bundle(tiny.checkpoint(), tmp_path / "b", precisions=["fp32"], name="mine")
-    assert Captioner(out)(tiny.pixels(1)[0]).text
+def test_a_bundle_that_is_there_is_not_replaced_unasked(bundle: Path, tiny: Any) -> None:
+    before = (bundle / "manifest.json").read_bytes()
     with pytest.raises(OptionError, match="is there already"):
-        build_bundle(tiny.checkpoint(), out, precisions=["fp32"])
+        build_bundle(tiny.checkpoint(), bundle, precisions=["fp32"])
+    assert (bundle / "manifest.json").read_bytes() == before
 
 
 def nothing_left(folder: Path) -> bool:
@@ -195,5 +195,5 @@ def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -
 
 def test_the_help_teaches() -> None:
     help_text = cli("convert", "--help").stdout
-    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128]"):
+    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128):
         assert text in help_text

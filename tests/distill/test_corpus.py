@@ -99,18 +99,22 @@ def test_broken_photos_are_left_out_and_counted(
     good = encoded((20, 20))
     damaged = bytearray(encoded((64, 64)))
     damaged[60:70] = bytes(10)
+    chunk = bytearray(encoded((64, 64)))
+    start = chunk.index(b"IDAT")
+    chunk[start - 4 : start] = (100).to_bytes(4)  # pixels after these are read as a chunk's name
     photos = {
         "good.png": good,
         "text.png": b"not a photo at all",
         "empty.png": b"",
         "cut.jpg": encoded((64, 64), "JPEG")[:400],
         "damaged.png": bytes(damaged),
+        "chunk.png": bytes(chunk),
     }
     write_table(tmp_path, photos, "a red circle a red circle")
     data = Data((Source("mixed", table="rows.jsonl"),), vocabulary=20)
     corpus = prepare(replace(recipe, data=data), tmp_path, tmp_path / "cache")
     assert [row.key for row in corpus.rows] == ["good.png"]
-    assert "mixed: 1 photos, 0 set aside, 4 left out" in capsys.readouterr().err
+    assert "mixed: 1 photos, 0 set aside, 5 left out" in capsys.readouterr().err
 
 
 def test_large_photos_are_stored_smaller_and_small_ones_as_they_are(

@@ -23,7 +23,7 @@ CAPTIONS = {
 REFERENCES = {
     "a": ["A brown dog runs through the grass .", "The dog is running in a field."],
     "b": ["Two kids play on the beach", "Children playing in the sand, near the sea."],
-    "c": ["A man wearing a red hat rides a bicycle.", "Someone's riding a bike (fast)"],
+    "c": ["A man wearing a red hat rides a bicycle.", "Someone's riding a bike: fast..."],
     "d": ["A cat sleeps on a sofa.", "The cat is asleep.", "A cat; a sofa."],
 }
 
@@ -51,31 +51,22 @@ def test_counts(scores: Scores) -> None:
 
 
 def test_the_scale_is_that_of_papers() -> None:
-    references = {key: [texts[0]] for key, texts in REFERENCES.items()}
+    """And the order of the keys does not matter."""
+    references = {key: [texts[0]] for key, texts in reversed(REFERENCES.items())}
     scores = score({key: texts[0] for key, texts in REFERENCES.items()}, references)
     assert scores.cider == pytest.approx(1000)
     assert scores.bleu4 == pytest.approx(100)
     assert scores.rouge_l == pytest.approx(100)
 
 
-def test_the_order_of_keys_does_not_matter(scores: Scores) -> None:
-    backwards = dict(reversed(REFERENCES.items()))
-    again = score(CAPTIONS, backwards)
-    assert again.cider == pytest.approx(scores.cider)
-    assert again.bleu4 == pytest.approx(scores.bleu4)
-
-
-def test_tokens_are_lower_case_words() -> None:
-    ours, theirs = tokenize(CAPTIONS, REFERENCES)
-    assert ours["c"] == ["a man in a red hat rides a bike"]
-    assert theirs["c"][1] == "someone 's riding a bike fast"
-
-
-def test_breaks_and_nothing_inside_a_text_shift_no_other() -> None:
-    """The tokenizer is given a text a line."""
+def test_tokens_are_lower_case_words_and_no_text_shifts_another() -> None:
+    """The tokenizer is given a text a line: a break inside one must not make two of it."""
     captions = {"a": "one\r\ntwo\nthree\x85four", "b": "", "c": "last \u2028one", "d": " "}
     references = {"a": ["one\rtwo"], "b": ["", "b b"], "c": ["c\x0bc\x0cc"], "d": ["d", ""]}
+    captions["e"], references["e"] = CAPTIONS["c"], REFERENCES["c"]
     ours, theirs = tokenize(captions, references)
+    assert ours.pop("e") == ["a man in a red hat rides a bike"]
+    assert theirs.pop("e")[1] == "someone 's riding a bike fast"
     assert ours == {"a": ["one two three four"], "b": [""], "c": ["last one"], "d": [""]}
     assert theirs == {"a": ["one two"], "b": ["", "b b"], "c": ["c c c"], "d": ["d", ""]}
 
@@ -117,7 +108,7 @@ def test_a_java_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     java.write_text("#!/bin/sh\nexit 1\n")
     java.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NanocapError, match=r"^the PTB tokenizer gave 0 of 4 texts back"):
+    with pytest.raises(NanocapError, match=r"^the PTB tokenizer gave 1 of 13 texts back"):
         score(CAPTIONS, REFERENCES)
 
 
