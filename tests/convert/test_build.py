@@ -195,5 +195,5 @@ def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -
 
 def test_the_help_teaches() -> None:
     help_text = cli("convert", "--help").stdout
-    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128):
+    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128"):
         assert text in help_text
