@@ -252,6 +252,8 @@ def verify(bundle: Path, code: int) -> str:
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     command = [*PROGRAM, *map(str, arguments)]
+    # A shell's background job ignores Ctrl-C and hands that on; a person's foreground job does not.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
 
 
