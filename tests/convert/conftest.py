@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from torch import nn
 
-from nanocap.cli import group
+from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.exporters import Exported, Job, load_exporter
@@ -134,39 +133,19 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Pat
     return tiny.save(tmp_path_factory.mktemp("run") / "student.safetensors")
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """A bundle that the command wrote, and what it printed."""
-
-    bundle: Path
-    photos: Path
-    result: Result
-
-
 @pytest.fixture(scope="session")
-def conversion(
-    tmp_path_factory: pytest.TempPathFactory, tiny: Tiny, checkpoint_file: Path
-) -> Conversion:
-    """int8 first, then fp32, calibrated on a folder of pictures."""
-    folder = tmp_path_factory.mktemp("conversion")
-    photos, bundle, figures = folder / "photos", folder / "tiny", folder / "figures.json"
-    photos.mkdir()
+def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """Built from a student at hand: int8 first, then fp32, calibrated on a folder of pictures."""
+    photos = tmp_path_factory.mktemp("photos")
     for index, picture in enumerate(tiny.pixels(12, seed=5)):
         Image.fromarray(picture).save(photos / f"{index}.png")
-    figures.write_text('{"onnx-int8": {"CIDEr": 61.5}}')
-    result = CliRunner().invoke(
-        group,
-        [
-            "convert", str(checkpoint_file), "--out", str(bundle), "--json", "--beams", "2",
-            "--precision", "int8", "--precision", "fp32", "--version", "0.3.0",
-            "--photos", str(photos), "--calibration", "8", "--golden", str(photos / "0.png"),
-            "--measured", str(figures),
-        ],
-    )  # fmt: skip
-    return Conversion(bundle, photos, result)
-
-
-@pytest.fixture(scope="session")
-def bundle(conversion: Conversion) -> Path:
-    assert conversion.result.exit_code == 0, conversion.result.output
-    return conversion.bundle
+    return build_bundle(
+        tiny.checkpoint(),
+        tmp_path_factory.mktemp("bundles") / "tiny",
+        precisions=["int8", "fp32"],
+        photos=[photos],
+        calibration_photos=8,
+        golden=photos / "0.png",
+        version="0.3.0",
+        measured={"onnx-int8": {"CIDEr": 61.5}},
+    )
