@@ -13,11 +13,7 @@ from torch import Tensor, nn
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.layers import MASKED
-
-# The trunk's normalization, (x - 127) / 128, stands inside the graph: a binding that forgot it, or
-# did it twice, would caption noise.
-PIXEL_MEAN = 127.0
-PIXEL_STD = 128.0
+from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 
 class EncoderGraph(nn.Module):
@@ -31,6 +27,7 @@ class EncoderGraph(nn.Module):
         self.encoder, self.decoder = student.encoder, student.decoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        # Normalized inside the graph: a binding that forgot it, or did it twice, captions noise;
         # transposed while it is still bytes: a quarter of the memory traffic
         x_BCHW = (pixels.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
         return self.decoder.cross(self.encoder(x_BCHW))

@@ -23,8 +23,8 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from nanocap.convert.calibration import Feeds, Ranges, collect_ranges
-from nanocap.convert.graphs import PIXEL_MEAN, PIXEL_STD
 from nanocap.convert.tidy import quantize_gather, quantize_pixels
+from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 FeedSource = Callable[[], Iterator[Feeds]]
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 SMALLEST_AREA = 0.6  # of the photo that a crop keeps
 LOG_ASPECT = math.log(4 / 3)  # a crop is stretched by at most this, either way
-MEAN, DEVIATION = 127.0, 128.0  # of EfficientNet-Lite's input
 
 
 def decode(data: bytes) -> Image.Image:

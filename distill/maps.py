@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nanocap.distill.augment import DEVIATION, MEAN, augment, squash
+from nanocap.distill.augment import augment, squash
 from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
 from nanocap.student import Student
+from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 CHUNK = 128  # photos that go through the trunk at once when maps are cached
 SIDED = frozenset({"left", "right"})  # a photo whose captions name a side is never mirrored
@@ -32,7 +33,7 @@ def may_flip(corpus: Corpus, photo: int) -> bool:
 def normalize(pixels_BHWC: NDArray[np.uint8]) -> Tensor:
     """uint8 [B, S, S, 3] to the trunk's input, float [B, 3, S, S]."""
     pixels = torch.tensor(pixels_BHWC).permute(0, 3, 1, 2).float()
-    return (pixels - MEAN) / DEVIATION
+    return (pixels - PIXEL_MEAN) / PIXEL_STD
 
 
 class Photos:

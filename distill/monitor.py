@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class Monitor:
         texts: list[str] = []
         for first in range(0, len(self.rows), CHUNK):
             images = [self.corpus.photo(row) for row in self.rows[first : first + CHUNK]]
-            pixels = torch.stack([normalize(squash(i, size)[None])[0] for i in images]).to(device)
+            pixels = normalize(np.stack([squash(image, size) for image in images])).to(device)
             rows = roll_out(self.student, self.student.encoder(pixels), 1, sample=False)
             texts += to_texts(self.corpus.tokenizer, rows)
         scores = map(self.cider.score, texts, self.references)

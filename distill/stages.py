@@ -1,6 +1,6 @@
 """Kinds of training stages: what a step's rows are and what each of them weighs.
 
-To add a kind, write a class with `rows` and register it in `STAGES`.
+To add a kind, write a class with `target` and register it in `STAGES`.
 """
 
 from __future__ import annotations

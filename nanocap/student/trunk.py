@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from nanocap.errors import NanocapError
 
 BATCH_NORM_EPSILON = 1e-3
+PIXEL_MEAN, PIXEL_STD = 127.0, 128.0  # a pixel from 0 to 255 goes in as (x - mean) / std
 
 
 @dataclass(frozen=True)
