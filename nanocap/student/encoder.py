@@ -33,11 +33,14 @@ class EncoderBlock(nn.Module):
         self.mlp = MLP(width, dimensions.mlp_ratio)
         self.reducer = make_reducer(dimensions.reducer)
 
-    def forward(self, x_BNC: Tensor, size_BN1: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [B, N, C] and their sizes [B, N, 1] to [B, keep, C] and [B, keep, 1]."""
+    def forward(self, x_BNC: Tensor, size_BN1: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Tokens [B, N, C] and their sizes [B, N, 1] to [B, keep, C] and [B, keep, 1].
+
+        No sizes mean that each token stands for itself alone.
+        """
         h = self.norm_attention(x_BNC)
         keys = self.key(h)
-        bias = size_BN1.log().transpose(1, 2).unsqueeze(1)  # [B, 1, 1, N]
+        bias = None if size_BN1 is None else size_BN1.log().transpose(1, 2).unsqueeze(1)
         weights = attention_weights(
             split_heads(self.query(h), self.heads), split_heads(keys, self.heads), bias
         )
@@ -46,9 +49,10 @@ class EncoderBlock(nn.Module):
         size = size_BN1
         if self.keep < x.shape[1]:
             # which tokens go together is a decision, not a quantity: no gradient flows through it
-            received = weights.detach().float().mean(dim=(1, 2))
+            received = weights.detach().mean(dim=(1, 2), dtype=torch.float32)
             assignment = self.reducer.assign(keys.detach().float(), received, self.keep)
-            x, size = apply_assignment(assignment, x, size)
+            ones = torch.ones_like(x[:, :, :1], dtype=torch.float32)
+            x, size = apply_assignment(assignment, x, ones if size is None else size)
         return x + self.mlp(self.norm_mlp(x)), size
 
 
@@ -75,7 +79,7 @@ class Encoder(nn.Module):
         top_BNC = self.from_top(top.flatten(2).transpose(1, 2))
         x = self.from_middle(middle_BCHW.flatten(2).transpose(1, 2))
         x = x + self._onto_grid(top_BNC) + self.positions
-        size = torch.ones_like(x[:, :, :1], dtype=torch.float32)
+        size = None
         for block in self.blocks:
             x, size = block(x, size)
         return self.norm(x)

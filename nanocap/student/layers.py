@@ -19,10 +19,14 @@ def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
 
 def attention_weights(q_BHNC: Tensor, k_BHMC: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax of the scaled products plus `bias` (broadcast over [B, H, N, M])."""
-    logits = (q_BHNC @ k_BHMC.transpose(2, 3)) * (1 / math.sqrt(q_BHNC.shape[3]))
+    logits = (q_BHNC * (1 / math.sqrt(q_BHNC.shape[3]))) @ k_BHMC.transpose(2, 3)
     if bias is not None:
         logits = logits + bias.to(logits.dtype)
-    return torch.softmax(logits, dim=3)
+    if not torch.is_autocast_enabled(logits.device.type):
+        return torch.softmax(logits, dim=3)
+    # autocast would widen the whole matrix before and narrow it after: a fifth of a training step
+    with torch.autocast(logits.device.type, enabled=False):
+        return torch.softmax(logits, dim=3)
 
 
 def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int, bias: Tensor | None) -> Tensor:

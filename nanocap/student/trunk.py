@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanocap.errors import NanocapError
+from nanocap.student import depthwise
 
 BATCH_NORM_EPSILON = 1e-3
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0  # a pixel from 0 to 255 goes in as (x - mean) / std
@@ -77,9 +78,14 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding=symmetric, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.stride[0] > 1:  # every map of an image size that 32 divides is even here
-            total = self.kernel_size[0] - self.stride[0]
-            before, after = total // 2, total - total // 2
+        stride, kernel = self.stride[0], self.kernel_size[0]
+        # every map of an image size that 32 divides is even where the stride is 2
+        before = (kernel - stride) // 2
+        if self.groups > 1 and self.training and depthwise.pays(input):
+            assert self.bias is not None
+            return depthwise.convolve(input, self.weight, self.bias, stride, before)
+        if stride > 1:
+            after = kernel - stride - before
             input = F.pad(input, (before, after, before, after))
         return super().forward(input)
 
