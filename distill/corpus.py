@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
-from nanocap.distill.recipe import Data, Recipe
+from nanocap.distill.recipe import Data, Recipe, chosen
 from nanocap.distill.sources import Example, read_source, set_aside
 from nanocap.errors import DataError
 
@@ -89,36 +89,52 @@ class Corpus:
         return [[next(ids) for _ in row.captions] for row in self.rows]
 
 
-def prepare(recipe: Recipe, root: Path, cache: Path) -> Corpus:
+def prepare(recipe: Recipe, root: Path, cache: Path, tokenizer: str = "") -> Corpus:
     """The corpus of a recipe below `cache`: opened if it is there, else built, whole or not at all.
 
+    Where `root` is not there, as on a machine that a prepared folder was copied to, the one corpus
+    of the same sources serves, wherever its photos came from.
+
+    Args:
+        tokenizer: text of a `tokenizer.json` to encode with, instead of training one.
     Raises:
         DataError: a source cannot be read.
     """
-    folder = cache / f"corpus-{_fingerprint(recipe.data, root)}"
+    of_sources = _fingerprint(recipe.data, tokenizer)
+    of_root = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]
+    folder = cache / f"corpus-{of_sources}-{of_root}"
+    copies = [] if root.exists() else sorted(cache.glob(f"corpus-{of_sources}-*"))
+    if len(copies) == 1:
+        folder = copies[0]
     if not folder.exists():
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         captions = _write_photos(recipe.data, root, partial)
-        texts = [*captions, *_extra_text(recipe.data, root)]
-        tokenizer = pieces.train_tokenizer(texts, recipe.data.vocabulary)
-        if tokenizer.get_vocab_size() != recipe.data.vocabulary:
-            raise DataError(
-                f"the captions give {tokenizer.get_vocab_size()} pieces, not "
-                f"{recipe.data.vocabulary}: set data.vocabulary to at most that"
-            )
-        tokenizer.save(str(partial / "tokenizer.json"))
+        given = Tokenizer.from_str(tokenizer) if tokenizer else None
+        ours = given or _train(recipe.data, captions, root)
+        ours.save(str(partial / "tokenizer.json"))
         os.replace(partial, folder)
     return Corpus(folder)
 
 
-def _fingerprint(data: Data, root: Path) -> str:
+def _train(data: Data, captions: list[str], root: Path) -> Tokenizer:
+    texts = [*captions, *_extra_text(data, root)]
+    tokenizer = pieces.train_tokenizer(texts, data.vocabulary)
+    if tokenizer.get_vocab_size() != data.vocabulary:
+        raise DataError(
+            f"the captions give {tokenizer.get_vocab_size()} pieces, not "
+            f"{data.vocabulary}: set data.vocabulary to at most that"
+        )
+    return tokenizer
+
+
+def _fingerprint(data: Data, tokenizer: str) -> str:
     sources = [
-        {k: v for k, v in dataclasses.asdict(source).items() if k not in NOT_PREPARED}
+        {k: v for k, v in chosen(source).items() if k not in NOT_PREPARED}
         for source in data.sources
     ]
-    text = json.dumps([sources, data.text, data.vocabulary, str(root.resolve())])
+    text = json.dumps([sources, data.text, data.vocabulary, tokenizer])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -94,6 +94,7 @@ class Recipe:
     preset: str = "nano-s"
     seed: int = 0
     imagenet: str = "efficientnet-lite0"  # package of the trunk's weights; "" starts from noise
+    start: str = ""  # a finished student to go on from instead, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
     student: Mapping[str, Any] = field(default_factory=dict)  # Dimensions that differ
 
@@ -108,9 +109,26 @@ class Recipe:
             raise RecipeError(f"[student]: {error}") from error
 
     def fingerprint(self) -> str:
-        """Hash of all that decides the run's numbers."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        """Hash of all that decides the run's numbers.
+
+        Only of what differs from the defaults, so that a key that a later version adds leaves the
+        runs of an earlier one valid.
+        """
+        text = json.dumps(chosen(self), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def chosen(value: Any) -> Any:
+    """A frozen record as plain data, without what is at its default."""
+    if isinstance(value, tuple):
+        return [chosen(one) for one in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {
+        f.name: chosen(getattr(value, f.name))
+        for f in dataclasses.fields(value)
+        if getattr(value, f.name) != f.default
+    }
 
 
 def load_recipe(path: Path) -> Recipe:

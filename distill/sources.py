@@ -56,8 +56,7 @@ def _read(source: Source, root: Path) -> Iterator[Example]:
     except NanocapError:
         raise
     except Exception as error:  # the library raises many kinds, down to those of its parsers
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"source {source.name!r}: cannot be read ({reason})") from error
+        raise DataError(f"source {source.name!r}: cannot be read ({_first_line(error)})") from error
 
 
 def set_aside(keys: list[str], count: int) -> set[str]:
@@ -73,8 +72,11 @@ def _load(*args: Any, **kwargs: Any) -> Any:
     try:
         return datasets.load_dataset(*args, streaming=True, **kwargs)
     except Exception as error:  # the library raises many kinds, down to network errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data set {args[0]}: cannot be read ({reason})") from error
+        raise DataError(f"data set {args[0]}: cannot be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -93,20 +95,43 @@ def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[st
     return tuple(text for name in columns for text in _texts(row[name]))
 
 
-def _read_shards(source: Source, root: Path) -> Iterator[Example]:
+def read_photos(shards: str) -> Iterator[Example]:
+    """The photos of WebDataset shards, whether they have captions or not; the captions are empty.
+
+    Raises:
+        DataError: nothing matches, a file is damaged, or it holds no photos.
+    """
+    source = Source(shards, shards=shards)
+    try:
+        for key, image, _ in _samples(source, Path()):
+            yield Example(key, image, ())
+    except NanocapError:
+        raise
+    except Exception as error:  # as in `_read`
+        raise DataError(f"{shards}: cannot be read ({_first_line(error)})") from error
+
+
+def _samples(source: Source, root: Path) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
+    """Key, encoded photo and `.json` of each sample of WebDataset shards."""
     import datasets
 
     files = sorted(glob.glob(str(root / source.shards)))
     if not files:
         raise DataError(f"source {source.name!r}: no file matches {root / source.shards}")
     rows = _load("webdataset", data_files=files, split="train")
-    column = next((c for c in IMAGE_SUFFIXES if c in rows.features), None)
-    if column is None or "json" not in rows.features:
+    columns = [column for column in IMAGE_SUFFIXES if column in rows.features]
+    if not columns or "json" not in rows.features:
         raise DataError(f"source {source.name!r}: its shards need an image and a .json a sample")
-    for row in rows.cast_column(column, datasets.Image(decode=False)):
-        yield Example(
-            row["__key__"], row[column]["bytes"], _captions(source, row["json"], "a .json")
-        )
+    for column in columns:
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    for row in rows:
+        image = next(row[column] for column in columns if row[column] is not None)
+        yield row["__key__"], image["bytes"], row["json"]
+
+
+def _read_shards(source: Source, root: Path) -> Iterator[Example]:
+    for key, image, row in _samples(source, root):
+        yield Example(key, image, _captions(source, row, "a .json"))
 
 
 def _read_table(source: Source, root: Path) -> Iterator[Example]:

@@ -25,6 +25,7 @@ from nanocap.distill.maps import Maps, Photos
 from nanocap.distill.monitor import Monitor
 from nanocap.distill.recipe import Recipe, Stage
 from nanocap.distill.stages import STAGES, Context
+from nanocap.distill.start import Start
 from nanocap.distill.tokenizer import LENGTH, QUALITY
 from nanocap.errors import RecipeError
 from nanocap.student import Student
@@ -40,6 +41,7 @@ class Run:
     corpus: Corpus
     out: Path
     cache: Path
+    start: Start | None = None
 
     def finished(self, stage: int) -> Path:
         """The averaged weights that a stage ended with."""
@@ -52,7 +54,9 @@ class Run:
 
     def fingerprint(self, stage: int) -> str:
         """Hash of all that decides the numbers up to this stage: later stages may still change."""
-        return replace(self.recipe, stages=self.recipe.stages[: stage + 1]).fingerprint()
+        start = self.start.digest if self.start is not None else ""
+        stages = self.recipe.stages[: stage + 1]
+        return replace(self.recipe, stages=stages, start=start).fingerprint()
 
 
 def train(run: Run, accelerator: Accelerator) -> Path:
@@ -65,7 +69,7 @@ def train(run: Run, accelerator: Accelerator) -> Path:
     for stage in run.recipe.stages:  # now rather than hours later
         _check(stage)
     run.out.mkdir(parents=True, exist_ok=True)
-    student = _first_student(run.recipe)
+    student = _first_student(run)
     table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
     for index in range(len(run.recipe.stages)):
         path = run.finished(index)
@@ -96,8 +100,11 @@ def _check(stage: Stage) -> None:
         raise RecipeError(f"stage {stage.name!r} trains {what}; known are {', '.join(GROUPS)}")
 
 
-def _first_student(recipe: Recipe) -> Student:
+def _first_student(run: Run) -> Student:
+    recipe = run.recipe
     torch.manual_seed(recipe.seed)
+    if run.start is not None:
+        return run.start.student(recipe.dimensions())
     student = Student(recipe.dimensions())
     if recipe.imagenet:
         state = imagenet.load(recipe.imagenet)
@@ -249,7 +256,9 @@ def _metadata(run: Run) -> dict[str, str]:
         for source in recipe.data.sources
     ]
     weights = [recipe.imagenet] if recipe.imagenet else []
+    before = {"start": run.start.training} if run.start is not None else {}
     training = {
+        **before,
         "recipe": recipe.name,
         "seed": recipe.seed,
         "fingerprint": recipe.fingerprint(),

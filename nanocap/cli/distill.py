@@ -56,14 +56,17 @@ def command(
     from nanocap.distill.corpus import prepare
     from nanocap.distill.devices import mixed_precision
     from nanocap.distill.recipe import load_recipe
+    from nanocap.distill.start import Start
     from nanocap.distill.trainer import Run, train
 
     loaded = load_recipe(recipe)
     accelerator = Accelerator(mixed_precision=mixed_precision(precision))
     root = data if data is not None else recipe.parent / loaded.data.root
     cache = cache if cache is not None else out / "cache"
+    start = Start(recipe.parent / loaded.start) if loaded.start else None
     with accelerator.main_process_first():
-        corpus = prepare(loaded, root, cache)
-    result = corpus.folder if prepare_only else train(Run(loaded, corpus, out, cache), accelerator)
+        corpus = prepare(loaded, root, cache, start.tokenizer if start is not None else "")
+    run = Run(loaded, corpus, out, cache, start)
+    result = corpus.folder if prepare_only else train(run, accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))

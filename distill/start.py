@@ -1,0 +1,48 @@
+"""A finished student that a run goes on from, instead of from ImageNet weights alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nanocap.errors import RecipeError
+from nanocap.student import Dimensions, Student
+
+
+class Start:
+    """A `student.safetensors` with its tokenizer.
+
+    Raises:
+        NanocapError: the file is missing or damaged.
+        RecipeError: it is a stage's weights without a tokenizer, not a finished student.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._student, metadata = Student.load(path)
+        if "tokenizer" not in metadata:
+            raise RecipeError(f"start: {path} has no tokenizer: it must be a finished student")
+        self.tokenizer = metadata["tokenizer"]
+        self.training: dict[str, Any] = json.loads(metadata.get("training", "{}"))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def student(self, dimensions: Dimensions) -> Student:
+        """The student, whose dimensions must be those that the recipe asks for.
+
+        Raises:
+            RecipeError: they differ.
+        """
+        theirs, ours = self._student.dimensions.to_dict(), dimensions.to_dict()
+        for name, value in ours.items():
+            if theirs[name] != value:
+                raise RecipeError(
+                    f"start: {self.path} has {name} {theirs[name]}, but the recipe asks for {value}"
+                )
+        return self._student
