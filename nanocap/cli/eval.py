@@ -13,7 +13,7 @@ from nanocap.cli.progress import Progress
 from nanocap.distill.recipe import Source, load_recipe
 from nanocap.distill.sources import TABLE_FORMATS, Example, read_source, set_aside
 from nanocap.errors import DataError, ImageError
-from nanocap.metrics import score
+from nanocap.metrics.reference import score
 from nanocap.runtime.captioner import Captioner
 
 

@@ -12,7 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from nanocap.errors import MissingExtraError, NanocapError
-from nanocap.metrics import Scores, score, tokenize
+from nanocap.metrics.reference import Scores, score, tokenize
 
 CAPTIONS = {
     "a": "A dog runs through the grass.",
