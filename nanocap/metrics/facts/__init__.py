@@ -1,0 +1,20 @@
+"""Facts that captions state: which objects, attributes and relations, and who else saw them.
+
+A caption is taken apart by a lexicon and rules, without a model; its facts are compared with those
+of people's captions of the same photo.
+"""
+
+from nanocap.metrics.facts.extraction import Facts, extract
+from nanocap.metrics.facts.measures import fact_measures
+from nanocap.metrics.facts.scoring import KINDS, FactCounts, FactRates, PhotoCounts, fact_counts
+
+__all__ = [
+    "KINDS",
+    "FactCounts",
+    "FactRates",
+    "Facts",
+    "PhotoCounts",
+    "extract",
+    "fact_counts",
+    "fact_measures",
+]
