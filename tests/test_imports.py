@@ -25,6 +25,8 @@ FORBIDDEN = {
     "nanocap": TRAINING
     | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"}
     | {"nanocap.runtime", "onnxruntime"},
+    "nanocap.bench": TRAINING
+    | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.student": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.runtime": TRAINING
     | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"},

@@ -31,6 +31,7 @@ VERBS = {
     "caption": Verb("Say in a sentence what is in each photo."),
     "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
     "eval": Verb("Score a bundle on photos with reference captions.", extra="eval"),
+    "bench": Verb("Measure a bundle's speed, memory and limits.", extra="eval"),
     "label": Verb("Let a teacher caption photos for a student.", extra="distill"),
     "distill": Verb("Train a student from a recipe.", extra="distill"),
     "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
