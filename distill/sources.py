@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,27 @@ class Example:
     captions: tuple[str, ...]
 
 
-def read_source(source: Source, root: Path) -> Iterator[Example]:
+Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why
+
+
+def read_source(source: Source, root: Path, rejected: Rejected | None = None) -> Iterator[Example]:
     """Every example of a source, in the order of its files.
 
+    Args:
+        rejected: told of rows without a caption or a photo. Without it the first are passed over,
+            as data sets for training have many, and the second are an error.
     Raises:
         DataError: nothing matches, a file is damaged, or the columns named in the recipe are not
             there.
     """
     count = 0
-    for example in _read(source, root):
+    for example in _read(source, root, rejected):
         captions = example.captions
         if source.drop:
             captions = tuple(c for c in captions if not re.search(source.drop, c))
         if not captions:
+            if rejected is not None:
+                rejected(example.key, "has no reference captions")
             continue
         yield Example(example.key, example.image, captions)
         count += 1
@@ -48,11 +56,11 @@ def read_source(source: Source, root: Path) -> Iterator[Example]:
         raise DataError(f"source {source.name!r}: no photo with a caption in it")
 
 
-def _read(source: Source, root: Path) -> Iterator[Example]:
+def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     try:
         for kind, reader in READERS.items():
             if getattr(source, kind):
-                yield from reader(source, root)
+                yield from reader(source, root, rejected)
     except NanocapError:
         raise
     except Exception as error:  # the library raises many kinds, down to those of its parsers
@@ -129,12 +137,12 @@ def _samples(source: Source, root: Path) -> Iterator[tuple[str, bytes, Mapping[s
         yield row["__key__"], image["bytes"], row["json"]
 
 
-def _read_shards(source: Source, root: Path) -> Iterator[Example]:
+def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     for key, image, row in _samples(source, root):
         yield Example(key, image, _captions(source, row, "a .json"))
 
 
-def _read_table(source: Source, root: Path) -> Iterator[Example]:
+def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     path = root / source.table
     kind = TABLE_FORMATS.get(path.suffix.lower())
     if kind is None or not path.is_file():
@@ -149,10 +157,12 @@ def _read_table(source: Source, root: Path) -> Iterator[Example]:
         try:
             yield Example(str(row[source.image]), photo.read_bytes(), captions)
         except OSError as error:
-            raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
+            if rejected is None:
+                raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
+            rejected(str(row[source.image]), "its photo cannot be read")
 
 
-def _read_hub(source: Source, root: Path) -> Iterator[Example]:
+def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     import datasets
 
     rows = _load(source.hub, source.hub_config or None, split=source.split)

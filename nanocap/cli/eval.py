@@ -1,10 +1,9 @@
-"""`nanocap eval`: score a bundle on photos with reference captions."""
+"""`nanocap eval`: score bundles, or captions that somebody has, on photos with references."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -13,12 +12,24 @@ from nanocap.cli.progress import Progress
 from nanocap.distill.recipe import Source, load_recipe
 from nanocap.distill.sources import TABLE_FORMATS, Example, read_source, set_aside
 from nanocap.errors import DataError, ImageError
-from nanocap.metrics.reference import score
+from nanocap.metrics.evaluation import (
+    Difference,
+    Evaluation,
+    compare,
+    differences_to_dict,
+    evaluate,
+    oddities,
+)
+from nanocap.metrics.reference import SCORERS
 from nanocap.runtime.captioner import Captioner
+
+CAPTION_FILES = (".jsonl",)
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "targets", nargs=-1, metavar="[BUNDLE|CAPTIONS]...", type=click.Path(path_type=Path)
+)
 @click.option("--data", help="WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
 @click.option("--source", "name", help="Score the photos that the recipe set aside of this source.")
@@ -31,13 +42,25 @@ from nanocap.runtime.captioner import Captioner
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="[default: cores]")
 @click.option(
+    "--seen",
+    multiple=True,
+    help="Shards or a table of the training data: reports the share of captions that stand there "
+    "word for word. Repeatable.",
+)
+@click.option(
+    "--skip",
+    multiple=True,
+    type=click.Choice(list(SCORERS)),
+    help="A scorer to leave out; meteor takes most of the time. Repeatable.",
+)
+@click.option(
     "--captions", type=click.Path(path_type=Path), help="Write the captions here as well."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    bundle: Path | None,
+    targets: tuple[Path, ...],
     data: str | None,
     recipe: Path | None,
     name: str | None,
@@ -47,60 +70,166 @@ def command(
     length: str | None,
     batch_size: int,
     threads: int | None,
+    seen: tuple[str, ...],
+    skip: tuple[str, ...],
     captions: Path | None,
     as_json: bool,
 ) -> None:
-    """Score BUNDLE (default: the model inside the package) on photos with reference captions.
+    """Score a bundle (default: the model inside the package) on photos with reference captions.
 
-    CIDEr, BLEU and ROUGE-L come from pycocoevalcap with its PTB tokenizer, which needs Java.
+    Instead of a bundle, a .jsonl file of captions that somebody has ("image" and "caption" a line).
+    Two of either are compared on the same photos, pair by pair. Every figure comes with its 95 %
+    interval over the choice of photos.
+
+    CIDEr, BLEU, ROUGE-L, METEOR and SPICE come from pycocoevalcap with its PTB tokenizer, which
+    needs Java.
 
     \b
     Examples:
       nanocap eval --data 'flickr8k-val-*.tar'
       nanocap eval my-bundle --artifact onnx-fp32 --data photos/captions.jsonl
+      nanocap eval my-bundle theirs.jsonl --data 'flickr8k-val-*.tar'
       nanocap eval --recipe distill/recipes/nano-s.toml --source coco-human
     """
-    examples = list(_examples(data, recipe, name, data_root))
+    if len(targets) > 2:
+        raise click.UsageError("one bundle is scored, or two are compared; not more")
+    troubles = _Troubles()
+    examples = list(_examples(data, recipe, name, data_root, troubles))
     keys = [example.key for example in examples]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{twice}: two photos have this key")
-    captioner = Captioner(bundle, artifact=artifact, threads=threads)
-    outcomes = captioner.attempt(
-        (example.image for example in examples), batch_size=batch_size, beams=beams, length=length
-    )
-    progress, found = Progress(len(examples)), {}
-    for example, outcome in zip(examples, outcomes, strict=True):
-        if isinstance(outcome, ImageError):
-            progress.clear()
-            click.echo(f"nanocap: {example.key}: left out: {outcome}", err=True)
-        else:
-            found[example.key] = outcome.text
-        progress.step()
-    progress.clear()
-    references = {e.key: e.captions for e in examples if e.key in found}
+    known = _seen(seen) if seen else None
+
+    def described(target: Path | None) -> dict[str, str]:
+        if target is not None and target.suffix.lower() in CAPTION_FILES:
+            return _read_captions(target, set(keys), troubles)
+        captioner = Captioner(target, artifact=artifact, threads=threads)
+        progress, found = Progress(len(examples)), {}
+        outcomes = captioner.attempt(
+            (example.image for example in examples),
+            batch_size=batch_size,
+            beams=beams,
+            length=length,
+        )
+        for example, outcome in zip(examples, outcomes, strict=True):
+            if isinstance(outcome, ImageError):
+                progress.clear()
+                troubles.add(example.key, str(outcome))
+            else:
+                found[example.key] = outcome.text
+            progress.step()
+        progress.clear()
+        return found
+
+    sets = [described(target) for target in targets or (None,)]
     if captions is not None:
-        lines = (json.dumps({"image": key, "caption": text}) for key, text in found.items())
+        lines = (json.dumps({"image": key, "caption": text}) for key, text in sets[0].items())
         captions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    scores = score(found, references)
-    unreadable = len(examples) - len(found)
+    for texts in sets:
+        for kind, odd in oddities(texts).items():
+            if odd:
+                click.echo(
+                    f"nanocap: {len(odd)} captions are {kind} (first: {odd[0]!r}): scored as they"
+                    " are",
+                    err=True,
+                )
+    common = set.intersection(*(set(texts) for texts in sets))
+    references = {e.key: e.captions for e in examples if e.key in common}
+    scorers = [name for name in SCORERS if name not in skip]
+    evaluations = [
+        evaluate({key: texts[key] for key in references}, references, known, scorers)
+        for texts in sets
+    ]
+    rows = compare(*evaluations) if len(evaluations) == 2 else []
     if as_json:
-        values = {k: round(v, 3) for k, v in dataclasses.asdict(scores).items()}
-        click.echo(json.dumps({**values, "unreadable": unreadable}))
+        values = evaluations[0].to_dict()
+        if rows:
+            values["compared"] = differences_to_dict(rows)
+        click.echo(json.dumps({**values, "left_out": troubles.count}))
     else:
-        click.echo(f"CIDEr    {scores.cider:7.2f}\nBLEU-4   {scores.bleu4:7.2f}")
-        click.echo(f"BLEU-1   {scores.bleu1:7.2f}\nROUGE-L  {scores.rouge_l:7.2f}")
-        click.echo(f"distinct {scores.distinct:4d} of {scores.photos} photos")
-    ctx.exit(1 if unreadable else 0)
+        click.echo(_comparison(rows, targets) if rows else _table(evaluations[0]))
+        click.echo(f"\n{len(references)} photos, {troubles.count} left out")
+    ctx.exit(1 if troubles.count else 0)
+
+
+class _Troubles:
+    """What is left out, one line each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, key: str, reason: str) -> None:
+        self.count += 1
+        click.echo(f"nanocap: {key}: left out: {reason}", err=True)
+
+
+def _table(evaluation: Evaluation) -> str:
+    lines = []
+    for measure in evaluation.measures:
+        found = measure.interval()
+        lines.append(f"{measure.label:24}{found.value:9.2f}   [{found.low:.2f}, {found.high:.2f}]")
+    lines += [f"{one.label:24}        -   {one.reason}" for one in evaluation.missing]
+    return "\n".join(lines)
+
+
+def _comparison(rows: Sequence[Difference], targets: Sequence[Path]) -> str:
+    names = {"first": str(targets[0]), "second": str(targets[1])}
+    lines = [f"{'':24}{'first':>9}{'second':>9}{'difference':>12}   95 % interval, who is better"]
+    for row in rows:
+        interval = f"[{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
+        lines.append(
+            f"{row.label:24}{row.first.value:9.2f}{row.second.value:9.2f}"
+            f"{row.difference.value:+12.2f}   {interval}  {names.get(row.verdict, row.verdict)}"
+        )
+    return "\n".join(lines)
+
+
+def _read_captions(path: Path, wanted: set[str], troubles: _Troubles) -> dict[str, str]:
+    """Captions by key from JSON lines of `image` and `caption`."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+        pairs = [(row["image"], row["caption"]) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path}: not JSON lines with image and caption ({error})") from error
+    found: dict[str, str] = {}
+    for key, text in pairs:
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise DataError(f"{path}: image and caption must be texts, not {key!r} and {text!r}")
+        if key in found:
+            raise DataError(f"{path}: {key} stands twice")
+        found[key] = text
+    for key in sorted(found.keys() - wanted):
+        troubles.add(key, f"{path} has a caption of it, but there are no references")
+    for key in sorted(wanted - found.keys()):
+        troubles.add(key, f"{path} has no caption of it")
+    return {key: text for key, text in found.items() if key in wanted}
+
+
+def _seen(patterns: Sequence[str]) -> set[str]:
+    return {
+        text
+        for pattern in patterns
+        for example in read_source(_source(pattern), Path())
+        for text in example.captions
+    }
+
+
+def _source(pattern: str) -> Source:
+    is_table = Path(pattern).suffix.lower() in TABLE_FORMATS
+    return Source(pattern, table=pattern) if is_table else Source(pattern, shards=pattern)
 
 
 def _examples(
-    data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
+    data: str | None,
+    recipe: Path | None,
+    name: str | None,
+    data_root: Path | None,
+    troubles: _Troubles,
 ) -> Iterator[Example]:
     if data is not None and recipe is None and name is None:
-        is_table = Path(data).suffix.lower() in TABLE_FORMATS
-        source = Source("--data", table=data) if is_table else Source("--data", shards=data)
-        yield from read_source(source, Path())
+        yield from read_source(_source(data), Path(), troubles.add)
     elif recipe is not None and name is not None and data is None:
         loaded = load_recipe(recipe)
         root = data_root if data_root is not None else recipe.parent / loaded.data.root

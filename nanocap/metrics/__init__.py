@@ -1,1 +1,1 @@
-"""How good captions are: the field's reference scores, facts, variety, and how sure each figure is."""
+"""How good captions are: reference scores, facts, variety, and how sure each figure is."""

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from nanocap.errors import MissingExtraError, NanocapError
-from nanocap.metrics.reference import Scores, score, tokenize
+from nanocap.metrics import reference
+from nanocap.metrics.measures import Interval
+from nanocap.metrics.reference import MODELS, Missing, reference_measures, tokenize
 
 CAPTIONS = {
     "a": "A dog runs through the grass.",
@@ -28,35 +31,67 @@ REFERENCES = {
 }
 
 
+Figures = dict[str, Interval]
+
+
+def figures(captions: dict[str, str], references: dict[str, list[str]]) -> Figures:
+    found = reference_measures(captions, references)
+    return {one.key: one.interval() for one in found if not isinstance(one, Missing)}
+
+
 @pytest.fixture(scope="module")
-def scores() -> Scores:
-    return score(CAPTIONS, REFERENCES)
+def found() -> Figures:
+    return figures(CAPTIONS, REFERENCES)
 
 
-def test_scores_are_those_of_pycocoevalcap(scores: Scores) -> None:
+def test_scores_are_those_of_pycocoevalcap(found: Figures) -> None:
     tokenizer = PTBTokenizer()
     ours = tokenizer.tokenize({key: [{"caption": text}] for key, text in CAPTIONS.items()})
     theirs = tokenizer.tokenize(
         {key: [{"caption": text} for text in texts] for key, texts in REFERENCES.items()}
     )
     bleu, _ = Bleu(4).compute_score(theirs, ours, verbose=0)
-    assert scores.cider == pytest.approx(100 * Cider().compute_score(theirs, ours)[0])
-    assert scores.bleu1 == pytest.approx(100 * bleu[0])
-    assert scores.bleu4 == pytest.approx(100 * bleu[3])
-    assert scores.rouge_l == pytest.approx(100 * Rouge().compute_score(theirs, ours)[0])
-
-
-def test_counts(scores: Scores) -> None:
-    assert (scores.photos, scores.distinct) == (4, 3)
+    wanted = {
+        "cider": Cider().compute_score(theirs, ours)[0],
+        "rouge_l": Rouge().compute_score(theirs, ours)[0],
+        "meteor": Meteor().compute_score(theirs, ours)[0],
+        **{f"bleu{n}": bleu[n - 1] for n in range(1, 5)},
+    }
+    for key, value in wanted.items():
+        assert found[key].value == pytest.approx(100 * value, abs=1e-6), key
+        assert found[key].low <= found[key].value + 1e-9
+        assert found[key].value <= found[key].high + 1e-9
 
 
 def test_the_scale_is_that_of_papers() -> None:
     """And the order of the keys does not matter."""
     references = {key: [texts[0]] for key, texts in reversed(REFERENCES.items())}
-    scores = score({key: texts[0] for key, texts in REFERENCES.items()}, references)
-    assert scores.cider == pytest.approx(1000)
-    assert scores.bleu4 == pytest.approx(100)
-    assert scores.rouge_l == pytest.approx(100)
+    found = figures({key: texts[0] for key, texts in REFERENCES.items()}, references)
+    assert found["cider"].value == pytest.approx(1000)
+    assert found["bleu4"].value == pytest.approx(100)
+    assert found["rouge_l"].value == pytest.approx(100)
+    assert found["meteor"].value == pytest.approx(100)
+
+
+def test_spice_without_its_models_says_so_and_fetches_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reference, "MODELS", "not-there.jar")
+    [row] = reference.spice({}, {})
+    assert isinstance(row, Missing)
+    assert (row.label, "put not-there.jar in" in row.reason) == ("SPICE", True)
+    assert MODELS.endswith("-models.jar")
+
+
+def test_a_java_that_fails_costs_its_own_row_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [row] = reference.meteor({"a": ["a dog"]}, {"a": ["a dog"]})
+    assert isinstance(row, Missing)
+    assert row.reason.startswith("its Java program failed")
 
 
 def test_tokens_are_lower_case_words_and_no_text_shifts_another() -> None:
@@ -72,9 +107,10 @@ def test_tokens_are_lower_case_words_and_no_text_shifts_another() -> None:
 
 
 def test_captions_without_words_score_nothing() -> None:
-    scores = score({"a": "", "b": ""}, {"a": ["a dog runs"], "b": ["a cat sits"]})
-    assert (scores.cider, scores.distinct) == (0.0, 1)
-    assert scores.bleu4 == pytest.approx(0.0, abs=1e-3)
+    found = figures({"a": "", "b": ""}, {"a": ["a dog runs"], "b": ["a cat sits"]})
+    assert found["cider"].value == 0
+    assert found["bleu4"].value == pytest.approx(0.0, abs=1e-3)
+    assert found["meteor"].value == pytest.approx(0.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +126,14 @@ def test_keys_that_do_not_fit(
     captions: dict[str, str], references: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(NanocapError) as caught:
-        score(captions, references)
+        reference_measures(captions, references)
     assert str(caught.value) == message
 
 
 def test_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NanocapError) as caught:
-        score(CAPTIONS, REFERENCES)
+        reference_measures(CAPTIONS, REFERENCES)
     assert str(caught.value) == (
         "the PTB tokenizer needs Java: install it (apt-get install default-jre-headless)"
     )
@@ -109,11 +145,11 @@ def test_a_java_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     java.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NanocapError, match=r"^the PTB tokenizer gave 1 of 13 texts back"):
-        score(CAPTIONS, REFERENCES)
+        reference_measures(CAPTIONS, REFERENCES)
 
 
 def test_no_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "pycocoevalcap"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'nanocap\[eval\]'$"):
-        score(CAPTIONS, REFERENCES)
+        reference_measures(CAPTIONS, REFERENCES)
