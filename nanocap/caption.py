@@ -29,11 +29,13 @@ class Caption:
         confidence: 0 to 1, the geometric mean of the probabilities of the pieces and of the end.
             It ranks captions of one model; it is not the chance of being right.
         tokens: the pieces that `text` was made from, in order.
+        alternatives: other captions of the image, best first, where more than one was asked for.
     """
 
     text: str
     confidence: float
     tokens: tuple[Token, ...] = ()
+    alternatives: tuple[Caption, ...] = ()
 
     def __str__(self) -> str:
         return self.text

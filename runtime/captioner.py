@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast, overload
 
 import numpy as np
@@ -16,7 +17,7 @@ from nanocap.caption import Caption, Token
 from nanocap.errors import ImageError, OptionError
 from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest
-from nanocap.runtime.decoding import Search, greedy, search
+from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.state import DecoderState
 from nanocap.vocabulary import Vocabulary, present
@@ -73,6 +74,7 @@ class Captioner:
         beams: int | None = ...,
         length: str | None = ...,
         length_penalty: float | None = ...,
+        n_best: int = ...,
     ) -> Caption: ...
 
     @overload
@@ -84,6 +86,7 @@ class Captioner:
         beams: int | None = ...,
         length: str | None = ...,
         length_penalty: float | None = ...,
+        n_best: int = ...,
     ) -> list[Caption]: ...
 
     def __call__(
@@ -94,6 +97,7 @@ class Captioner:
         beams: int | None = None,
         length: str | None = None,
         length_penalty: float | None = None,
+        n_best: int = 1,
     ) -> Caption | list[Caption]:
         """A caption of one image, or a list of captions of many.
 
@@ -103,6 +107,8 @@ class Captioner:
             beams: hypotheses kept in the search; 1 is fastest. Default: the bundle's.
             length: `short`, `long` or `any`, where the bundle knows them. Default: the bundle's.
             length_penalty: 0 and up; larger favours longer captions. Default: the bundle's.
+            n_best: captions wanted an image; the best has the others as `alternatives`. There are
+                at least as many beams.
 
         Raises:
             ImageError: an image cannot be read (`attempt` goes on with the others).
@@ -117,6 +123,7 @@ class Captioner:
             beams=beams,
             length=length,
             length_penalty=length_penalty,
+            n_best=n_best,
         ):
             if isinstance(outcome, ImageError):
                 raise outcome
@@ -131,6 +138,7 @@ class Captioner:
         beams: int | None = None,
         length: str | None = None,
         length_penalty: float | None = None,
+        n_best: int = 1,
     ) -> Iterator[Caption | ImageError]:
         """For each image, in order, its caption, or the error that says why it has none.
 
@@ -139,7 +147,7 @@ class Captioner:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size must be at least 1, got {batch_size}")
-        options = self._options(beams, length_penalty)
+        options = self._options(beams, length_penalty, n_best)
         prefix = self._prefix(length)
 
         pending: list[ImageError | None] = []  # None stands for an image in `batch`
@@ -190,20 +198,28 @@ class Captioner:
     def _caption(self, pixels: Pixels, prefix: tuple[int, ...], options: Search) -> list[Caption]:
         """Captions of pixels [batch, size, size, 3]."""
         captions = []
-        for found in search(self._state(pixels, prefix), options):
-            ids = found.ids[:-1] if found.ended else found.ids
-            tokens = tuple(
-                Token(i, self.vocabulary.pieces[i], math.exp(log))
-                for i, log in zip(ids, found.log_probabilities, strict=False)
-            )
-            mean = sum(found.log_probabilities) / max(1, len(found.log_probabilities))
-            captions.append(Caption(self.vocabulary.sentence(ids), math.exp(mean), tokens))
+        for found in search_all(self._state(pixels, prefix), options):
+            # pieces may be cut differently and read the same
+            different: dict[str, Caption] = {}
+            for caption in map(self._worded, found):
+                different.setdefault(caption.text, caption)
+            best, *others = different.values()
+            captions.append(replace(best, alternatives=tuple(others)))
         return captions
+
+    def _worded(self, found: Hypothesis) -> Caption:
+        ids = found.ids[:-1] if found.ended else found.ids
+        tokens = tuple(
+            Token(i, self.vocabulary.pieces[i], math.exp(log))
+            for i, log in zip(ids, found.log_probabilities, strict=False)
+        )
+        mean = sum(found.log_probabilities) / max(1, len(found.log_probabilities))
+        return Caption(self.vocabulary.sentence(ids), math.exp(mean), tokens)
 
     def _state(self, pixels: Pixels, prefix: tuple[int, ...]) -> DecoderState:
         return DecoderState(self._engine, self._engine.encode(pixels), prefix, self._sizes)
 
-    def _options(self, beams: int | None, length_penalty: float | None) -> Search:
+    def _options(self, beams: int | None, length_penalty: float | None, n_best: int = 1) -> Search:
         defaults, tokens, controls = (
             self.manifest.decoding,
             self.manifest.tokens,
@@ -212,12 +228,13 @@ class Captioner:
         never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
         never |= self.vocabulary.special - {tokens.end}
         return Search(
-            beams=defaults.beams if beams is None else beams,
+            beams=max(defaults.beams, n_best) if beams is None else beams,
             length_penalty=defaults.length_penalty if length_penalty is None else length_penalty,
             # The last position fed is max_tokens - 1; two of them are the control tokens.
             max_length=self._sizes.max_tokens - 1,
             end=tokens.end,
             never=tuple(sorted(never)),
+            n_best=n_best,
         )
 
     def _prefix(self, length: str | None) -> tuple[int, ...]:

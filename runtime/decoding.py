@@ -51,6 +51,7 @@ class Search:
         max_length: most ids generated, the end included.
         end: id that ends a caption; never generated first.
         never: ids that are never generated (padding, unknown, controls).
+        n_best: hypotheses wanted an image, at most as many as there are beams.
     """
 
     beams: int
@@ -58,16 +59,22 @@ class Search:
     max_length: int
     end: int
     never: tuple[int, ...] = ()
+    n_best: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("beams", 1), ("length_penalty", 0), ("max_length", 1)):
+        least = (("beams", 1), ("length_penalty", 0), ("max_length", 1), ("n_best", 1))
+        for name, low in least:
             if not getattr(self, name) >= low:
                 raise OptionError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.n_best > self.beams:
+            raise OptionError(
+                f"n_best must be at most the number of beams, {self.beams}, got {self.n_best}"
+            )
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """The best sequence found for one image: `ids` and their log probabilities.
+    """A sequence found for one image: `ids` and their log probabilities.
 
     Where `ended`, the last id is the end; else the length ran out.
     """
@@ -79,14 +86,19 @@ class Hypothesis:
 
 
 def search(model: LanguageModel, options: Search) -> list[Hypothesis]:
-    """The best hypothesis of each image.
+    """The best hypothesis of each image; see `search_all`."""
+    return [found[0] for found in search_all(model, options)]
+
+
+def search_all(model: LanguageModel, options: Search) -> list[tuple[Hypothesis, ...]]:
+    """The `n_best` best hypotheses of each image, best first.
 
     An image is done, and leaves the batch, once K hypotheses ended and none of its beams, were it
     to end now at no cost, would beat the worst of them; or when `max_length` is reached, where
     beams that have not ended count only if nothing ended.
 
     Returns:
-        B hypotheses, in the order of the images.
+        for each of B images, in order, at least one; fewer than `n_best` where fewer ended.
 
     Raises:
         EngineError: the model gave no numbers (NaN).
@@ -97,7 +109,7 @@ def search(model: LanguageModel, options: Search) -> list[Hypothesis]:
     mask = barred.copy()
     mask[options.end] = NEVER  # an empty caption is no answer
 
-    answers = _Answers.empty(count, options.max_length)
+    answers = _Answers.empty(count, options.n_best, options.max_length)
     live = np.arange(count)  # [B'] the images still searched
     totals = np.zeros((count, 1))  # [B', K] log probability of each beam
     ids = np.zeros((count, 1, 0), dtype=np.int64)  # [B', K, t]
@@ -161,22 +173,22 @@ def greedy(model: LanguageModel, options: Search) -> Iterator[tuple[int, float]]
 
 @dataclass
 class _Answers:
-    """The best hypothesis so far of each image, as arrays."""
+    """The N best hypotheses so far of each image, best first, as arrays."""
 
-    scores: Floats  # [B]
-    lengths: Ints  # [B]
-    ids: Ints  # [B, T]
-    logs: Floats  # [B, T]
-    ended: npt.NDArray[np.bool_]  # [B]
+    scores: Floats  # [B, N]
+    lengths: Ints  # [B, N]
+    ids: Ints  # [B, N, T]
+    logs: Floats  # [B, N, T]
+    ended: npt.NDArray[np.bool_]  # [B, N]
 
     @classmethod
-    def empty(cls, count: int, longest: int) -> _Answers:
+    def empty(cls, count: int, most: int, longest: int) -> _Answers:
         return cls(
-            scores=np.full(count, NEVER),
-            lengths=np.zeros(count, dtype=np.int64),
-            ids=np.zeros((count, longest), dtype=np.int64),
-            logs=np.zeros((count, longest)),
-            ended=np.zeros(count, dtype=np.bool_),
+            scores=np.full((count, most), NEVER),
+            lengths=np.zeros((count, most), dtype=np.int64),
+            ids=np.zeros((count, most, longest), dtype=np.int64),
+            logs=np.zeros((count, most, longest)),
+            ended=np.zeros((count, most), dtype=np.bool_),
         )
 
     def offer(
@@ -191,24 +203,42 @@ class _Answers:
         *,
         ended: bool,
     ) -> None:
-        """Keep the best of C continuations of each live image where it beats what is held."""
-        column = scores.argmax(axis=1)
-        rows = np.flatnonzero(scores[np.arange(len(live)), column] > self.scores[live])
-        if not rows.size:
-            return
-        column, where, past = column[rows], live[rows], ids.shape[2]
-        self.scores[where] = scores[rows, column]
-        self.lengths[where] = past + 1
-        self.ended[where] = ended
-        self.ids[where, :past] = ids[rows, parents[rows, column]]
-        self.ids[where, past] = tokens[rows, column]
-        self.logs[where, :past] = logs[rows, parents[rows, column]]
-        self.logs[where, past] = steps[rows, column]
+        """Keep the best of C continuations of each live image where they beat what is held."""
+        most, past = self.scores.shape[1], ids.shape[2]
+        for place in range(most):  # the best continuation first, then the next: most are few
+            column = scores.argmax(axis=1)
+            found = scores[np.arange(len(live)), column]
+            rows = np.flatnonzero(found > self.scores[live, -1])
+            if not rows.size:
+                return
+            column, where = column[rows], live[rows]
+            parent = parents[rows, column]
+            # behind all that is at least as good; the worst falls off the end
+            rank = (self.scores[where] >= found[rows, None]).sum(axis=1)
+            held = np.arange(most)
+            shifted = np.where(held > rank[:, None], held - 1, held)  # [rows, N]
+            for array in (self.scores, self.lengths, self.ids, self.logs, self.ended):
+                array[where] = array[where[:, None], shifted]
+            self.scores[where, rank] = found[rows]
+            self.lengths[where, rank] = past + 1
+            self.ended[where, rank] = ended
+            self.ids[where, rank, :past] = ids[rows, parent]
+            self.ids[where, rank, past] = tokens[rows, column]
+            self.logs[where, rank, :past] = logs[rows, parent]
+            self.logs[where, rank, past] = steps[rows, column]
+            if place + 1 < most:
+                scores = scores.copy()
+                scores[rows, column] = NEVER
 
-    def hypotheses(self) -> list[Hypothesis]:
+    def hypotheses(self) -> list[tuple[Hypothesis, ...]]:
+        """Of each image, best first."""
         return [
-            Hypothesis(tuple(ids[:n].tolist()), tuple(logs[:n].tolist()), float(score), bool(end))
-            for ids, logs, n, score, end in zip(
+            tuple(
+                Hypothesis(tuple(ids[:n].tolist()), tuple(logs[:n].tolist()), float(s), bool(end))
+                for ids, logs, n, s, end in zip(*image, strict=True)
+                if n
+            )
+            for image in zip(
                 self.ids, self.logs, self.lengths, self.scores, self.ended, strict=True
             )
         ]

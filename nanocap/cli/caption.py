@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 import click
 
@@ -30,6 +31,9 @@ Examples:
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1}
     {"image": PATH, "error": TEXT}
   nanocap caption --length short --beams 1 photo.jpg
+  nanocap caption --n-best 3 --json photo.jpg
+    {"image": PATH, "caption": TEXT, "confidence": 0 to 1, "alternatives": [
+      {"caption": TEXT, "confidence": 0 to 1}, ...]}
 
 \b
 Photos that fail are named on standard error; the others are still captioned.
@@ -50,6 +54,13 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     "--beams",
     type=click.IntRange(1, 64),
     help="Sentences weighed at once; 1 is fastest.  [default: the bundle's]",
+)
+@click.option(
+    "--n-best",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Sentences to print, best first; --beams is at least as many.",
 )
 @click.option(
     "--batch-size",
@@ -74,6 +85,7 @@ def command(
     bundle: str | None,
     length: str | None,
     beams: int | None,
+    n_best: int,
     batch_size: int,
     threads: int | None,
     max_pixels: int,
@@ -101,11 +113,11 @@ def command(
             yield path
 
     if not report.named:
-        report.outcome(paths[0], _one(paths[0], bundle, threads, max_pixels, beams, length))
+        report.outcome(paths[0], _one(paths[0], bundle, threads, max_pixels, beams, length, n_best))
     elif found:
         captioner = Captioner(bundle, threads=threads, max_pixels=max_pixels)
         for outcome in captioner.attempt(
-            sources(), batch_size=batch_size, beams=beams, length=length
+            sources(), batch_size=batch_size, beams=beams, length=length, n_best=n_best
         ):
             report.outcome(waiting.popleft(), outcome)
             progress.step()
@@ -120,6 +132,7 @@ def _one(
     max_pixels: int,
     beams: int | None,
     length: str | None,
+    n_best: int,
 ) -> Caption | ImageError:
     """The outcome of a single photo, with the least memory and the quickest start.
 
@@ -131,7 +144,8 @@ def _one(
         pixels = load_image(path, opened.manifest.image, max_pixels=max_pixels)
     except ImageError as error:
         return error
-    return Captioner(opened, threads=threads or 1)(pixels, beams=beams, length=length)
+    captioner = Captioner(opened, threads=threads or 1)
+    return captioner(pixels, beams=beams, length=length, n_best=n_best)
 
 
 class Report:
@@ -158,9 +172,12 @@ class Report:
         if isinstance(outcome, ImageError):
             self.failure(path, outcome)
         elif self.as_json:
-            self._json(image=path, caption=outcome.text, confidence=round(outcome.confidence, 4))
+            others = [_values(one) for one in outcome.alternatives]
+            more = {"alternatives": others} if others else {}
+            self._json(image=path, **_values(outcome), **more)
         else:
-            self._print(f"{path}\t{outcome.text}" if self.named else outcome.text)
+            for one in (outcome, *outcome.alternatives):
+                self._print(f"{path}\t{one.text}" if self.named else one.text)
 
     def failure(self, path: str, error: ImageError) -> None:
         """Print one failure."""
@@ -170,12 +187,16 @@ class Report:
         else:
             self._print(f"nanocap: {error}", err=True)
 
-    def _json(self, **values: str | float) -> None:
+    def _json(self, **values: Any) -> None:
         self._print(json.dumps(values))
 
     def _print(self, line: str, err: bool = False) -> None:
         self.progress.clear()
         click.echo(line, err=err)
+
+
+def _values(caption: Caption) -> dict[str, str | float]:
+    return {"caption": caption.text, "confidence": round(caption.confidence, 4)}
 
 
 def find(path: str, report: Report) -> Iterator[str]:

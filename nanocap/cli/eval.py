@@ -39,6 +39,13 @@ CAPTION_FILES = (".jsonl",)
 @click.option(
     "--length", type=click.Choice(["any", "short", "long"]), help="[default: the bundle's]"
 )
+@click.option(
+    "--n-best",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Find so many captions a photo, and score the best of them too (the oracle).",
+)
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="[default: cores]")
 @click.option(
@@ -68,6 +75,7 @@ def command(
     artifact: str | None,
     beams: int | None,
     length: str | None,
+    n_best: int,
     batch_size: int,
     threads: int | None,
     seen: tuple[str, ...],
@@ -101,9 +109,11 @@ def command(
         raise DataError(f"{twice}: two photos have this key")
     known = _seen(seen) if seen else None
 
-    def described(target: Path | None) -> dict[str, str]:
+    def described(target: Path | None) -> dict[str, list[str]]:
+        """Captions a photo, best first."""
         if target is not None and target.suffix.lower() in CAPTION_FILES:
-            return _read_captions(target, set(keys), troubles)
+            texts = _read_captions(target, set(keys), troubles)
+            return {key: [text] for key, text in texts.items()}
         captioner = Captioner(target, artifact=artifact, threads=threads)
         progress, found = Progress(len(examples)), {}
         outcomes = captioner.attempt(
@@ -111,18 +121,20 @@ def command(
             batch_size=batch_size,
             beams=beams,
             length=length,
+            n_best=n_best,
         )
         for example, outcome in zip(examples, outcomes, strict=True):
             if isinstance(outcome, ImageError):
                 progress.clear()
                 troubles.add(example.key, str(outcome))
             else:
-                found[example.key] = outcome.text
+                found[example.key] = [c.text for c in (outcome, *outcome.alternatives)]
             progress.step()
         progress.clear()
         return found
 
-    sets = [described(target) for target in targets or (None,)]
+    candidates = [described(target) for target in targets or (None,)]
+    sets = [{key: texts[0] for key, texts in several.items()} for several in candidates]
     if captions is not None:
         lines = (json.dumps({"image": key, "caption": text}) for key, text in sets[0].items())
         captions.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -138,8 +150,14 @@ def command(
     references = {e.key: e.captions for e in examples if e.key in common}
     scorers = [name for name in SCORERS if name not in skip]
     evaluations = [
-        evaluate({key: texts[key] for key in references}, references, known, scorers)
-        for texts in sets
+        evaluate(
+            {key: texts[key] for key in references},
+            references,
+            known,
+            scorers,
+            several if any(len(found) > 1 for found in several.values()) else None,
+        )
+        for texts, several in zip(sets, candidates, strict=True)
     ]
     rows = compare(*evaluations) if len(evaluations) == 2 else []
     if as_json:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanocap.metrics.facts import fact_measures
 from nanocap.metrics.measures import Interval, Measure
+from nanocap.metrics.oracle import oracle_measure
 from nanocap.metrics.reference import SCORERS, Missing, reference_measures
 from nanocap.metrics.variety import variety_measures
 
@@ -59,6 +60,7 @@ def evaluate(
     references: Mapping[str, Sequence[str]],
     seen: Collection[str] | None = None,
     scorers: Collection[str] = tuple(SCORERS),
+    candidates: Mapping[str, Sequence[str]] | None = None,
 ) -> Evaluation:
     """Score one caption a photo.
 
@@ -66,6 +68,7 @@ def evaluate(
         captions: caption by key.
         references: references by the same keys.
         seen: captions of the training data, for the share that is repeated verbatim.
+        candidates: several captions a photo by the same keys, for the score of the best of them.
         scorers: those of `pycocoevalcap` that are wanted, keys of `reference.SCORERS`.
     Raises:
         NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
@@ -78,6 +81,8 @@ def evaluate(
         *fact_measures(ordered, references),
         *variety_measures(list(ordered.values()), seen),
     ]
+    if candidates is not None:
+        found.append(oracle_measure({key: candidates[key] for key in ordered}, references))
     return Evaluation(
         keys=tuple(ordered),
         captions=tuple(ordered.values()),

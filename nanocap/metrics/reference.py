@@ -171,7 +171,9 @@ SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Measure | Missing]]] = 
 def tokenize(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[Tokenized, Tokenized]:
-    """Captions and references through the PTB tokenizer, punctuation removed.
+    """Captions and references, each by keys of their own, through the PTB tokenizer.
+
+    Punctuation is removed.
 
     Raises:
         NanocapError: Java is missing or does not run.
@@ -197,7 +199,8 @@ def tokenize(
         )
     # METEOR separates its fields by this mark
     clean = {key: [" ".join(w.replace("|||", " ").split()) for w in words[key]] for key in words}
-    ours, theirs = ({k: clean[s, k] for k in captions} for s in (0, 1))
+    ours = {key: clean[0, key] for key in captions}
+    theirs = {key: clean[1, key] for key in references}
     return ours, theirs
 
 

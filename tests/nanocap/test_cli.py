@@ -63,6 +63,15 @@ def test_json(run: Any, photo_files: list[Path], captioner: Captioner) -> None:
     assert (result.stderr, result.exit_code) == ("", 1)
 
 
+def test_several_sentences_a_photo(run: Any, photo_files: list[Path]) -> None:
+    lines = run("--n-best", 3, photo_files[0]).stdout.splitlines()
+    assert 2 <= len(set(lines)) == len(lines) <= 3
+    found = json.loads(run("--n-best", 3, "--json", photo_files[0]).stdout)
+    assert [found["caption"], *(one["caption"] for one in found["alternatives"])] == lines
+    assert all(0 <= one["confidence"] <= 1 for one in found["alternatives"])
+    assert "alternatives" not in json.loads(run("--json", photo_files[0]).stdout)
+
+
 def test_failures_are_named_and_the_others_are_captioned(
     run: Any, photo_files: list[Path], tmp_path: Path
 ) -> None:

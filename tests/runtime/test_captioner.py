@@ -76,6 +76,18 @@ def test_every_kind_of_source_gives_the_same_caption(
     assert captioner([SOURCES[kind](photo_files[0])]) == [expected]
 
 
+def test_several_captions_of_a_photo(captioner: Captioner, photos: list[Image.Image]) -> None:
+    for image, several in zip(photos, captioner(photos, n_best=4), strict=True):
+        best = captioner(image, beams=4)
+        assert (several.text, several.tokens) == (best.text, best.tokens)
+        assert best.alternatives == ()
+        texts = [several.text, *(other.text for other in several.alternatives)]
+        assert 2 <= len(set(texts)) == len(texts) <= 4
+        assert all(other.tokens and not other.alternatives for other in several.alternatives)
+        fewer = captioner(image, n_best=2, beams=4)
+        assert fewer.alternatives == several.alternatives[: len(fewer.alternatives)]
+
+
 @pytest.mark.parametrize("beams", [1, 3, 5])
 @pytest.mark.parametrize("batch_size", [2, 5, 100])
 def test_a_batch_equals_one_by_one(
@@ -180,6 +192,7 @@ def test_attempt_reads_no_further_than_it_must(
     ("options", "message"),
     [
         ({"beams": 0}, "beams must be at least 1, got 0"),
+        ({"beams": 2, "n_best": 3}, "n_best must be at most the number of beams, 2, got 3"),
         ({"length_penalty": -0.5}, "length_penalty must be at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"length": "huge"}, "length must be one of any, short, long with this bundle, got 'huge'"),

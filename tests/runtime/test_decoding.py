@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanocap.errors import EngineError, OptionError
-from nanocap.runtime.decoding import Hypothesis, Search, greedy, search
+from nanocap.runtime.decoding import Hypothesis, Search, greedy, search, search_all
 
 PAD, END, BAD = 0, 1, 2
 
@@ -63,8 +64,10 @@ def log_probabilities(
     return [x - total for x in logits]
 
 
-def plain_search(table: npt.NDArray[np.float64], options: Search) -> tuple[tuple[int, ...], float]:
-    """Beam search for one image with lists and loops; returns ids and score."""
+def plain_search(
+    table: npt.NDArray[np.float64], options: Search
+) -> list[tuple[tuple[int, ...], float]]:
+    """Beam search for one image with lists and loops; returns ids and scores, best first."""
     beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     ended: list[tuple[float, tuple[int, ...]]] = []
     for length in range(1, options.max_length + 1):
@@ -85,8 +88,8 @@ def plain_search(table: npt.NDArray[np.float64], options: Search) -> tuple[tuple
         if len(ended) == options.beams and beams[0][0] / norm <= ended[-1][0]:
             break
     if ended:
-        return ended[0][1], ended[0][0]
-    return beams[0][1], beams[0][0] / norm
+        return [(ids, score) for score, ids in ended]
+    return [(ids, total / norm) for total, ids in beams]
 
 
 def best_of_all(table: npt.NDArray[np.float64], options: Search) -> tuple[tuple[int, ...], float]:
@@ -121,10 +124,15 @@ searches = st.builds(
 @given(seed=st.integers(0, 10_000), options=searches, vocabulary=st.integers(4, 9))
 def test_search_equals_plain_python(seed: int, options: Search, vocabulary: int) -> None:
     table = tables(seed, vocabulary=vocabulary)
-    ids, score = plain_search(table[0], options)
+    plain = plain_search(table[0], options)
     found = search(Trigram(table), options)[0]
-    assert found.ids == ids
-    assert found.score == pytest.approx(score)
+    assert (found.ids, found.score) == (plain[0][0], pytest.approx(plain[0][1]))
+    every = search_all(Trigram(table), replace(options, n_best=options.beams))[0]
+    assert [one.ids for one in every] == [ids for ids, _ in plain]
+    assert [one.score for one in every] == pytest.approx([score for _, score in plain])
+    some = search_all(Trigram(table), replace(options, n_best=(options.beams + 1) // 2))[0]
+    assert some == every[: (options.beams + 1) // 2]
+    assert some[0] == found
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 1.5])
@@ -206,8 +214,19 @@ def test_a_model_that_gives_no_numbers_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"beams": 0}, {"length_penalty": -1.0}, {"max_length": 0}, {"length_penalty": np.nan}],
+    [
+        {"beams": 0},
+        {"length_penalty": -1.0},
+        {"max_length": 0},
+        {"length_penalty": np.nan},
+        {"n_best": 0},
+    ],
 )
 def test_options_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(changes))} must be at least"):
         make(**changes)
+
+
+def test_no_more_hypotheses_than_beams() -> None:
+    with pytest.raises(OptionError, match=r"n_best must be at most the number of beams, 3, got 4"):
+        make(beams=3, n_best=4)

@@ -48,6 +48,15 @@ def test_objects_that_nobody_saw_are_hallucinated() -> None:
     assert row.verdict == "first"
 
 
+def test_the_best_of_several_captions() -> None:
+    """Vague captions first, right ones second: the best of both is as good as the right ones."""
+    both = {key: [VAGUE[key], RIGHT[key]][: 1 + index % 2] for index, key in enumerate(RIGHT)}
+    best = {key: texts[-1] for key, texts in both.items()}
+    scored = evaluate(VAGUE, REFERENCES, scorers=("cider",), candidates=both).to_dict()["figures"]
+    assert scored["oracle_cider"] == quick(best).to_dict()["figures"]["cider"]
+    assert scored["oracle_cider"]["value"] > scored["cider"]["value"] + 50
+
+
 def test_the_order_of_photos_does_not_matter() -> None:
     reversed_keys = dict(reversed(list(RIGHT.items())))
     first, second = quick(RIGHT), quick(reversed_keys)
