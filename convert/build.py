@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from PIL import Image
 
 from nanocap.bundle import TOKENIZER
 from nanocap.bundle_writer import write_bundle
-from nanocap.convert.card import model_card
+from nanocap.card import CARD, model_card
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
@@ -25,12 +24,12 @@ from nanocap.convert.photos import find_photos, load_photos, spread
 from nanocap.convert.quantize import Int8Options
 from nanocap.errors import OptionError
 from nanocap.image import load_image
-from nanocap.manifest import Artifact, DecodingDefaults, Golden, Manifest
+from nanocap.manifest import DecodingDefaults, Golden, Manifest
 from nanocap.runtime.captioner import Captioner
 
 CALIBRATION_PHOTOS = 128
 PROBE_PHOTOS = 16
-GOLDEN, CARD = "golden.png", "README.md"
+GOLDEN = "golden.png"
 
 
 def build_bundle(
@@ -47,7 +46,6 @@ def build_bundle(
     int8: Int8Options | None = None,
     calibration_photos: int = CALIBRATION_PHOTOS,
     probe_photos: int = PROBE_PHOTOS,
-    measured: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -66,7 +64,6 @@ def build_bundle(
         decoding: defaults at run time.
         int8: how to quantize.
         calibration_photos, probe_photos: at most so many of `photos` are used.
-        measured: figures for the card and the manifest, by artifact name.
         overwrite: replace a bundle that is there.
         report: takes lines of progress.
 
@@ -88,16 +85,12 @@ def build_bundle(
         raise ConversionError(
             f"{backend}: precisions must be some of {known}, each once, not {list(precisions)}"
         )
-    names = [f"{backend}-{precision}" for precision in precisions]
-    for key in measured or {}:
-        if key not in names:
-            raise ConversionError(f"figures for {key!r}, but the bundle has {', '.join(names)}")
     decoding = decoding or DecodingDefaults()
     picture = _golden(checkpoint, golden)
     calibration, probe = _photos(checkpoint, photos, calibration_photos, probe_photos)
     job = Job(checkpoint.probe(probe, decoding), calibration, int8 or Int8Options(), report=report)
     exported = exporter.export(checkpoint.student, precisions, job)
-    artifacts = tuple(_with_figures(e.artifact, measured or {}) for e in exported)
+    artifacts = tuple(each.artifact for each in exported)
     manifest = Manifest(
         name=name or str(checkpoint.training.get("recipe", "student")),
         version=version,
@@ -157,7 +150,3 @@ def _caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
     if not text:
         raise ConversionError("the student says nothing about the golden image; train it first")
     return replace(manifest.golden, caption=text)
-
-
-def _with_figures(artifact: Artifact, measured: Mapping[str, Mapping[str, Any]]) -> Artifact:
-    return replace(artifact, measured={**artifact.measured, **measured.get(artifact.name, {})})

@@ -6,11 +6,8 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-
-from nanocap.errors import OptionError
 
 EXAMPLES = """\
 \b
@@ -27,8 +24,7 @@ not kept. The golden photo IS kept, as a PNG of the model's input size: give one
 pass on. Without it a drawn picture takes its place.
 
 \b
---measured FILE.json puts figures on the model card, by artifact:
-  {"onnx-int8": {"CIDEr": 61.2, "photos": 1000}}
+`nanocap eval BUNDLE --data ... --record NAME` puts quality on the model card.
 
 \b
 Each graph is loaded, run and compared with the checkpoint before the bundle appears; a run that is
@@ -85,12 +81,6 @@ killed or fails leaves nothing at --out.
     is_flag=True,
     help="7-bit weights, for x86 processors without VNNI (before 2019 or so).",
 )
-@click.option(
-    "--measured",
-    type=click.Path(path_type=Path),
-    metavar="FILE.json",
-    help="Figures for the model card.",
-)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 def command(
@@ -105,7 +95,6 @@ def command(
     beams: int,
     length_penalty: float,
     reduce_range: bool,
-    measured: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -126,7 +115,6 @@ def command(
         decoding=DecodingDefaults(beams=beams, length_penalty=length_penalty),
         int8=Int8Options(reduce_range=reduce_range),
         calibration_photos=calibration,
-        measured=_figures(measured),
         overwrite=overwrite,
         report=_reporter(),
     )
@@ -151,17 +139,3 @@ def _reporter() -> Callable[[str], None]:
         click.echo(f"{time.monotonic() - start:6.1f} s  {line}", err=True)
 
     return report
-
-
-def _figures(path: Path | None) -> dict[str, dict[str, Any]]:
-    if path is None:
-        return {}
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionError(f"--measured {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise OptionError(f"--measured {path}: not valid JSON ({error})") from None
-    if not isinstance(figures, dict) or not all(isinstance(v, dict) for v in figures.values()):
-        raise OptionError(f"--measured {path}: must hold an object of figures for each artifact")
-    return figures

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from nanocap import quality
+from nanocap.bundle import Bundle
 from nanocap.cli.progress import Progress
 from nanocap.distill.recipe import Source, load_recipe
 from nanocap.distill.sources import TABLE_FORMATS, Example, read_source, set_aside
@@ -63,6 +65,11 @@ CAPTION_FILES = (".jsonl",)
 @click.option(
     "--captions", type=click.Path(path_type=Path), help="Write the captions here as well."
 )
+@click.option(
+    "--record",
+    metavar="NAME",
+    help="Write the figures into BUNDLE's manifest and model card, as those on photos of NAME.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
 @click.pass_context
 def command(
@@ -81,6 +88,7 @@ def command(
     seen: tuple[str, ...],
     skip: tuple[str, ...],
     captions: Path | None,
+    record: str | None,
     as_json: bool,
 ) -> None:
     """Score a bundle (default: the model inside the package) on photos with reference captions.
@@ -98,9 +106,12 @@ def command(
       nanocap eval my-bundle --artifact onnx-fp32 --data photos/captions.jsonl
       nanocap eval my-bundle theirs.jsonl --data 'flickr8k-val-*.tar'
       nanocap eval --recipe distill/recipes/nano-s.toml --source coco-human
+      nanocap eval my-bundle --data 'flickr8k-val-*.tar' --record flickr8k-val
     """
     if len(targets) > 2:
         raise click.UsageError("one bundle is scored, or two are compared; not more")
+    if record is not None and (len(targets) != 1 or targets[0].suffix.lower() in CAPTION_FILES):
+        raise click.UsageError("--record writes into one bundle: name it")
     troubles = _Troubles()
     examples = list(_examples(data, recipe, name, data_root, troubles))
     keys = [example.key for example in examples]
@@ -159,6 +170,8 @@ def command(
         )
         for texts, several in zip(sets, candidates, strict=True)
     ]
+    if record is not None:
+        _record(targets[0], artifact, record, evaluations[0])
     rows = compare(*evaluations) if len(evaluations) == 2 else []
     if as_json:
         values = evaluations[0].to_dict()
@@ -169,6 +182,11 @@ def command(
         click.echo(_comparison(rows, targets) if rows else _table(evaluations[0]))
         click.echo(f"\n{len(references)} photos, {troubles.count} left out")
     ctx.exit(1 if troubles.count else 0)
+
+
+def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluation) -> None:
+    chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
+    quality.record(bundle, chosen, name, evaluation.to_dict())
 
 
 class _Troubles:

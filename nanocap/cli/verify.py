@@ -9,6 +9,7 @@ import click
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.errors import BundleError, NanocapError
+from nanocap.quality import check
 from nanocap.runtime.captioner import Captioner
 
 EXAMPLES = """\
@@ -28,13 +29,17 @@ Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
-    """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption."""
+    """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption.
+
+    Figures of quality in it must be of these very files.
+    """
     source = bundle or str(default_bundle())
     try:
         opened = Bundle(source)
         manifest = opened.manifest
         contents = {path: opened.read(path) for path in manifest.files}
         total = sum(map(len, contents.values()))
+        check(opened)
         caption = golden(opened, contents)
     except NanocapError as error:
         if not as_json:

@@ -147,5 +147,4 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
         calibration_photos=8,
         golden=photos / "0.png",
         version="0.3.0",
-        measured={"onnx-int8": {"CIDEr": 61.5}},
     )

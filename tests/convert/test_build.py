@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
+from nanocap.card import model_card
 from nanocap.cli import group
 from nanocap.convert.build import build_bundle
-from nanocap.convert.card import model_card
 from nanocap.convert.errors import ConversionError
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
@@ -28,7 +28,6 @@ def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
     assert (manifest.name, manifest.version) == ("tiny", "0.3.0")
     assert [a.name for a in manifest.artifacts] == ["onnx-int8", "onnx-fp32"]
     assert manifest.artifacts[0].visual_tokens == 4
-    assert manifest.artifacts[0].measured["CIDEr"] == 61.5
     assert manifest.artifacts[1].measured["parity"]["max_logit_difference"] < 1e-3
     assert manifest.image.size == 64
     assert (manifest.tokens.pad, manifest.tokens.end, manifest.tokens.unknown) == (0, 1, 2)
@@ -65,7 +64,6 @@ def test_the_card_names_data_weights_figures_and_limits(bundle: Path) -> None:
         "# tiny 0.3.0",
         "| drawn blobs | CC0-1.0 |",
         "| a seed \\| of chance | none |",
-        "| CIDEr | 61.5 |",
         "Do not use it where a wrong sentence harms somebody",
         Bundle(bundle).manifest.golden.caption,
     ):
@@ -128,19 +126,6 @@ def test_options_that_cannot_be_are_refused_before_the_work(tmp_path: Path, tiny
     assert nothing_left(tmp_path)
 
 
-def test_figures_of_an_artifact_that_is_not_there_are_refused(tmp_path: Path, tiny: Any) -> None:
-    with pytest.raises(
-        ConversionError, match="figures for 'onnx-int8', but the bundle has onnx-fp32"
-    ):
-        build_bundle(
-            tiny.checkpoint(),
-            tmp_path / "out",
-            precisions=["fp32"],
-            measured={"onnx-int8": {"CIDEr": 1}},
-        )
-    assert nothing_left(tmp_path)
-
-
 def test_a_killed_conversion_leaves_nothing(tmp_path: Path, checkpoint_file: Path) -> None:
     command = [sys.executable, "-m", "nanocap.cli", "convert", str(checkpoint_file)]
     command += ["--out", str(tmp_path / "out"), "--precision", "fp32"]
@@ -159,18 +144,16 @@ def cli(*arguments: str) -> Result:
 
 
 def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> None:
-    figures = tmp_path / "figures.json"
-    figures.write_text('{"onnx-fp32": {"CIDEr": 40.0}}')
     out = tmp_path / "out"
     done = cli(
         "convert", str(checkpoint_file), "--out", str(out), "--precision", "fp32", "--json",
-        "--measured", str(figures), "--name", "small", "--beams", "2",
+        "--name", "small", "--beams", "2",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert result["bundle"] == str(out)
     assert result["bytes"] == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
-    assert result["artifacts"]["onnx-fp32"]["CIDEr"] == 40.0
+    assert result["artifacts"]["onnx-fp32"]["parity"]["captions_equal"] == 1.0
     assert result["golden"] == Bundle(out).manifest.golden.caption
     assert "comparing fp32 with eager" in done.stderr
     assert Bundle(out).manifest.decoding.beams == 2
@@ -178,12 +161,9 @@ def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> N
 
 def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -> None:
     out = ("--out", str(tmp_path / "out"))
-    bad = tmp_path / "bad.json"
-    bad.write_text("[]")
     for arguments, code, message in (
         ((str(tmp_path / "gone.safetensors"), *out), 1, "no such checkpoint"),
         ((str(checkpoint_file), "--out", str(tmp_path)), 2, "is there already"),
-        ((str(checkpoint_file), *out, "--measured", str(bad)), 2, "must hold an object"),
         ((str(checkpoint_file), *out, "--photos", "nowhere"), 1, "nowhere: no such photo"),
         ((str(checkpoint_file), *out), 1, "int8 is calibrated on photos"),
     ):
@@ -195,5 +175,5 @@ def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -
 
 def test_the_help_teaches() -> None:
     help_text = cli("convert", "--help").stdout
-    for text in ("--photos", "--golden", "--measured", "nanocap verify", "[default: 128"):
+    for text in ("--photos", "--golden", "--record", "nanocap verify", "[default: 128"):
         assert text in help_text

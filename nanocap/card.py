@@ -7,6 +7,9 @@ from typing import Any
 
 from nanocap.manifest import Manifest
 
+CARD = "README.md"  # its name in the bundle
+SHOWN = ("cider", "bleu4", "rouge_l", "meteor", "spice", "distinct", "hallucination")  # of a set
+
 USE = """\
 ## Use
 
@@ -80,12 +83,37 @@ def _artifacts(manifest: Manifest) -> str:
             f"**{artifact.name}** ({artifact.backend}, {artifact.precision},"
             f" {artifact.visual_tokens} visual tokens)"
         )
-        lines += ["", *_table(("figure", "value"), _flat(artifact.measured)), ""]
+        measured = dict(artifact.measured)
+        quality = measured.pop("quality", {})
+        lines += ["", *_table(("figure", "value"), _flat(measured)), ""]
+        if isinstance(quality, Mapping) and quality:
+            lines += [*_quality(quality), ""]
     lines.append(
-        "Parity: greedy captions of probe photos, step by step, beside the reference named in"
-        " `against`."
+        "Quality: with the 95 % interval over the choice of photos, by `nanocap eval`. Parity:"
+        " greedy captions of probe photos, step by step, beside the reference named in `against`."
     )
     return "\n".join(lines) + "\n"
+
+
+def _quality(sets: Mapping[str, Any]) -> list[str]:
+    """One row a set of photos; figures with their intervals."""
+    rows = []
+    for name, found in sets.items():
+        figures = found.get("figures", {}) if isinstance(found, Mapping) else {}
+        cells = [_interval(figures.get(key)) for key in SHOWN]
+        rows.append((name, found.get("photos", "?") if isinstance(found, Mapping) else "?", *cells))
+    heads = {"cider": "CIDEr", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"}
+    heads |= {"spice": "SPICE", "distinct": "distinct", "hallucination": "hallucinated objects, %"}
+    used = [i for i, _ in enumerate(SHOWN) if any(row[2 + i] for row in rows)]
+    head = ("photos of", "photos", *(heads[SHOWN[i]] for i in used))
+    return _table(head, [(*row[:2], *(row[2 + i] for i in used)) for row in rows])
+
+
+def _interval(figure: object) -> str:
+    if not isinstance(figure, Mapping) or not {"value", "low", "high"} <= figure.keys():
+        return ""
+    value, low, high = (float(figure[key]) for key in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _training(training: Mapping[str, Any]) -> str:
