@@ -27,12 +27,14 @@ class Journal:
             file.write(json.dumps(line) + "\n")
 
     def draw(self) -> None:
-        """Write `curves.png`: loss, reward and the CIDEr of the photos set aside, by step."""
+        """Write `curves.png`: loss, reward, and loss and CIDEr of the photos set aside, by step."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         shown = [
-            key for key in ("loss", "reward", "cider") if any(key in line for line in self.lines)
+            key
+            for key in ("loss", "reward", "aside_loss", "cider")
+            if any(key in line for line in self.lines)
         ]
         if not shown:
             return

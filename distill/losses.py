@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from nanocap.distill.batches import Captions
 from nanocap.distill.tokenizer import PAD
 from nanocap.student import Student
+from nanocap.student.decoder import Decoder
 
 LENGTH_PARTS = 4
 
@@ -37,29 +38,36 @@ class CaptionLoss(nn.Module):
             advantage: [rows]; ones for supervised training. Self-critical training weighs the
                 log-probability of a sampled row by how much better than its peers it scored.
         """
-        encoder, decoder = self.student.encoder, self.student.decoder
+        encoder = self.student.encoder
         visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
-        keys, values = decoder.cross(visual)
-        total = visual.new_zeros((), dtype=torch.float32)
-        for part in by_length(captions):
-            tokens, targets, image = (
-                captions.tokens[part],
-                captions.targets[part],
-                captions.image[part],
-            )
-            longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
-            tokens, targets = tokens[:, :longest], targets[:, :longest]
-            states = decoder.states(tokens.unsqueeze(1), keys[:, image], values[:, image])
-            counted = targets != PAD
-            loss = F.cross_entropy(
-                decoder.logits(states.squeeze(1)[counted]).float(),
-                targets[counted],
-                label_smoothing=smoothing,
-                reduction="none",
-            )
-            weight = advantage[part].unsqueeze(1).expand_as(counted)[counted]
-            total = total + (loss * weight).sum()
-        return total
+        return cross_entropy(self.student.decoder, visual, captions, smoothing, advantage)
+
+
+def cross_entropy(
+    decoder: Decoder, visual_BNC: Tensor, captions: Captions, smoothing: float, advantage: Tensor
+) -> Tensor:
+    """The sum that `CaptionLoss` gives, from visual tokens on."""
+    keys, values = decoder.cross(visual_BNC)
+    total = visual_BNC.new_zeros((), dtype=torch.float32)
+    for part in by_length(captions):
+        tokens, targets, image = (
+            captions.tokens[part],
+            captions.targets[part],
+            captions.image[part],
+        )
+        longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
+        tokens, targets = tokens[:, :longest], targets[:, :longest]
+        states = decoder.states(tokens.unsqueeze(1), keys[:, image], values[:, image])
+        counted = targets != PAD
+        loss = F.cross_entropy(
+            decoder.logits(states.squeeze(1)[counted]).float(),
+            targets[counted],
+            label_smoothing=smoothing,
+            reduction="none",
+        )
+        weight = advantage[part].unsqueeze(1).expand_as(counted)[counted]
+        total = total + (loss * weight).sum()
+    return total
 
 
 def by_length(captions: Captions) -> tuple[Tensor, ...]:

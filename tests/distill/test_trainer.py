@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.nn import functional as F
 
 from nanocap.distill.augment import squash
 from nanocap.distill.cider import Cider
@@ -91,6 +92,15 @@ def test_the_monitor_scores_greedy_captions_of_photos_set_aside(
     scores = [Cider(references).score(t, r) for t, r in zip(texts, references, strict=True)]
     assert found["cider"] == pytest.approx(100 * sum(scores) / 6, abs=0.01)
     assert found["distinct"] == pytest.approx(len(set(texts)) / 6, abs=0.001)
+    total, count = 0.0, 0
+    for row in aside:
+        for ids in corpus.encoded(student.dimensions.max_tokens)[row]:
+            pixels = normalize(squash(corpus.photo(row), 64)[None])
+            with torch.no_grad():
+                logits = student(pixels, torch.tensor([[[3, 6, *ids[:-1]]]]))[0, 0, 1:]
+            total += float(F.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
+            count += len(ids)
+    assert found["aside_loss"] == pytest.approx(total / count, abs=1e-3)
     assert Monitor(corpus, "", student.dimensions).look(student.state_dict()) == {}
 
 
