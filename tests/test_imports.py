@@ -27,6 +27,8 @@ FORBIDDEN = {
     | {"nanocap.runtime", "onnxruntime"},
     "nanocap.bench": TRAINING
     | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
+    "nanocap.report": TRAINING
+    | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.student": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.runtime": TRAINING
     | {"nanocap.student", "nanocap.distill", "nanocap.convert", "nanocap.cli"},

@@ -14,7 +14,8 @@ from nanocap.bench.machine import available_cores
 from nanocap.bench.options import FULL, QUICK, Options
 from nanocap.bench.report import as_json, as_text
 from nanocap.bench.run import bench
-from nanocap.bundle import default_bundle
+from nanocap.bundle import Bundle, default_bundle
+from nanocap.report.bench_page import write_bench_page
 
 EXAMPLES = """\
 \b
@@ -23,6 +24,7 @@ Examples:
   nanocap bench my-bundle --artifact onnx-fp32 --artifact onnx-int8
   nanocap bench --threads 1 --threads 4 --repeat 40 --photo photo.jpg
   nanocap bench --quick --json > bench.json
+  nanocap bench --report page                  and a page with plots
 
 \b
 Everything runs in turns within one process, so that other work on the machine disturbs all alike:
@@ -59,6 +61,12 @@ Exit codes: 0 done, 1 an artifact does not run here or the bundle is refused, 2 
     "--photo", type=click.Path(path_type=Path), help="Measure with this one.  [default: drawn ones]"
 )
 @click.option("--quick", is_flag=True, help="Few rounds and small photos: a glance, no figures.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page here, index.html: plots and tables.",
+)
 @click.option("--json", "json_line", is_flag=True, help="Print one JSON line.")
 @click.pass_context
 def command(
@@ -69,6 +77,7 @@ def command(
     artifacts: tuple[str, ...],
     photo: Path | None,
     quick: bool,
+    page: Path | None,
     json_line: bool,
 ) -> None:
     """Measure BUNDLE (default: the model inside the package) on this machine."""
@@ -84,6 +93,8 @@ def command(
     click.echo(json.dumps(as_json(report)) if json_line else as_text(report))
     for name, reason in report.failures.items():
         click.echo(f"nanocap: {name}: left out: {reason}", err=True)
+    if page is not None:
+        write_bench_page(page, report, Bundle(options.bundle).manifest)
     ctx.exit(1 if report.failures else 0)
 
 

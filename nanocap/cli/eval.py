@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from nanocap import quality
-from nanocap.bundle import Bundle
+from nanocap.bundle import Bundle, default_bundle
+from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
 from nanocap.distill.recipe import Source, load_recipe
 from nanocap.distill.sources import TABLE_FORMATS, Example, read_source, set_aside
@@ -23,6 +24,8 @@ from nanocap.metrics.evaluation import (
     oddities,
 )
 from nanocap.metrics.reference import SCORERS
+from nanocap.report.cards import Photo, Side
+from nanocap.report.eval_page import write_eval_page
 from nanocap.runtime.captioner import Captioner
 
 CAPTION_FILES = (".jsonl",)
@@ -70,6 +73,11 @@ CAPTION_FILES = (".jsonl",)
     metavar="NAME",
     help="Write the figures into BUNDLE's manifest and model card, as those on photos of NAME.",
 )
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page here, index.html: figures, photos, and where the decoder looked.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
 @click.pass_context
 def command(
@@ -89,6 +97,7 @@ def command(
     skip: tuple[str, ...],
     captions: Path | None,
     record: str | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Score a bundle (default: the model inside the package) on photos with reference captions.
@@ -105,6 +114,7 @@ def command(
       nanocap eval --data 'flickr8k-val-*.tar'
       nanocap eval my-bundle --artifact onnx-fp32 --data photos/captions.jsonl
       nanocap eval my-bundle theirs.jsonl --data 'flickr8k-val-*.tar'
+      nanocap eval --data 'flickr8k-val-*.tar' --report page
       nanocap eval --recipe distill/recipes/nano-s.toml --source coco-human
       nanocap eval my-bundle --data 'flickr8k-val-*.tar' --record flickr8k-val
     """
@@ -119,14 +129,17 @@ def command(
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{twice}: two photos have this key")
     known = _seen(seen) if seen else None
+    sides: list[Side] = []
 
     def described(target: Path | None) -> dict[str, list[str]]:
         """Captions a photo, best first."""
         if target is not None and target.suffix.lower() in CAPTION_FILES:
             texts = _read_captions(target, set(keys), troubles)
+            sides.append(Side(str(target), texts))
             return {key: [text] for key, text in texts.items()}
         captioner = Captioner(target, artifact=artifact, threads=threads)
         progress, found = Progress(len(examples)), {}
+        spoken: dict[str, Caption] = {}
         outcomes = captioner.attempt(
             (example.image for example in examples),
             batch_size=batch_size,
@@ -140,8 +153,11 @@ def command(
                 troubles.add(example.key, str(outcome))
             else:
                 found[example.key] = [c.text for c in (outcome, *outcome.alternatives)]
+                spoken[example.key] = outcome
             progress.step()
         progress.clear()
+        path, chosen = target or default_bundle(), captioner.artifact.name
+        sides.append(Side.of_bundle(path, chosen, length, spoken))
         return found
 
     candidates = [described(target) for target in targets or (None,)]
@@ -181,6 +197,9 @@ def command(
     else:
         click.echo(_comparison(rows, targets) if rows else _table(evaluations[0]))
         click.echo(f"\n{len(references)} photos, {troubles.count} left out")
+    if report is not None:
+        scored = [Photo(e.key, e.image, e.captions) for e in examples if e.key in common]
+        write_eval_page(report, sides, evaluations, rows, scored, troubles.count)
     ctx.exit(1 if troubles.count else 0)
 
 
