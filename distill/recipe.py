@@ -112,9 +112,10 @@ class Recipe:
         """Hash of all that decides the run's numbers.
 
         Only of what differs from the defaults, so that a key that a later version adds leaves the
-        runs of an earlier one valid.
+        runs of an earlier one valid; and not of where the photos lie.
         """
-        text = json.dumps(chosen(self), sort_keys=True, default=str)
+        elsewhere = dataclasses.replace(self, data=dataclasses.replace(self.data, root="."))
+        text = json.dumps(chosen(elsewhere), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

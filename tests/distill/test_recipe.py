@@ -142,6 +142,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_fingerprint_follows_what_decides_the_numbers(recipe: Recipe) -> None:
     assert recipe.fingerprint() == replace(recipe).fingerprint()
+    moved = replace(recipe, data=replace(recipe.data, root="/elsewhere"))
+    assert recipe.fingerprint() == moved.fingerprint()
     assert recipe.fingerprint() != replace(recipe, seed=4).fingerprint()
     assert recipe.fingerprint() != replace(recipe, student={"width": 64}).fingerprint()
     stages = (replace(recipe.stages[0], lr=1e-3), *recipe.stages[1:])
