@@ -164,6 +164,7 @@ def test_a_run_goes_on_from_a_student_and_its_tokenizer(
         stages=1,
     )
     arguments = ["distill", str(recipe), "--out", str(tmp_path / "run"), "--data", str(drawn)]
+    arguments += ["--precision", "fp32"]  # as all tests of one process: Accelerate allows no other
     result = CliRunner().invoke(group, arguments)
     assert result.exit_code == 0, result.output
     before, header = Student.load(start)

@@ -68,6 +68,62 @@ def test_who_says_the_special_has_said_the_general(
     assert fact_counts(caption, [reference]).objects.supported == supported
 
 
+PLANTED = "A small brown dog chases a ball on the beach."
+SEEN = (
+    "A small brown dog in a red shirt chases a ball on the beach.",
+    "A dog runs after a ball near the water.",
+)
+
+
+def planted(caption: str) -> dict[str, tuple[float, float]]:
+    """Precision and recall by kind."""
+    counts = fact_counts(caption, SEEN)
+    rates = {kind: getattr(counts, kind).rates() for kind in KINDS}
+    return {kind: (rate.precision, rate.recall) for kind, rate in rates.items()}
+
+
+@pytest.mark.parametrize(
+    ("caption", "fewer"),
+    [
+        ("A brown dog chases a ball on the beach.", {"attributes"}),
+        ("A small brown dog chases a ball.", {"objects", "relations"}),
+        ("A dog.", {"objects", "attributes", "relations"}),
+    ],
+)
+def test_a_fact_left_out_lowers_recall_only(caption: str, fewer: set[str]) -> None:
+    before, after = planted(PLANTED), planted(caption)
+    for kind in KINDS:
+        assert after[kind][0] == before[kind][0] == 1
+        assert (after[kind][1] < before[kind][1]) == (kind in fewer)
+
+
+@pytest.mark.parametrize(
+    ("caption", "wrong"),
+    [
+        ("A small brown green dog chases a ball on the beach.", {"attributes"}),
+        ("A small brown dog chases a ball on the beach under a kite.", {"objects", "relations"}),
+        ("A small brown dog and a zebra chase a ball on the beach.", {"objects", "relations"}),
+    ],
+)
+def test_a_false_fact_lowers_precision_only(caption: str, wrong: set[str]) -> None:
+    before, after = planted(PLANTED), planted(caption)
+    for kind in KINDS:
+        assert after[kind][1] == before[kind][1]
+        assert (after[kind][0] < before[kind][0]) == (kind in wrong)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A small brown puppy chases a ball on the shore.",
+        "A little brown dog is chasing a ball on the beach.",
+        "a SMALL, brown dog chases a ball on the seashore",
+    ],
+)
+def test_a_synonym_changes_nothing(caption: str) -> None:
+    assert planted(caption) == planted(PLANTED)
+
+
 def test_kinds_hold_inside_pairs_and_triples() -> None:
     counts = fact_counts("A red animal near a person.", ["A maroon bird near a woman."])
     assert counts.attributes.supported == counts.attributes.mentioned == 1
