@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanocap.distill.rollout import LONGEST
-from nanocap.distill.tokenizer import END, LENGTH, PREFIX, QUALITY, SPECIALS
+from nanocap.distill.rollout import LONGEST, PROMPT, text_scores
+from nanocap.distill.tokenizer import END, PREFIX
 from nanocap.student import Student
 
 OUT_OF_REACH = -1e9
@@ -39,7 +39,7 @@ def beam_search(
     photos, device = pixels_BCHW.shape[0], pixels_BCHW.device
     members = [_Member(student, pixels_BCHW, beams) for student in students]
     places = min(LONGEST, *(student.dimensions.max_tokens for student in students))
-    for position, control in enumerate((QUALITY["high"], LENGTH["any"])):
+    for position, control in enumerate(PROMPT):
         tokens = torch.full((photos, beams), control, dtype=torch.int64, device=device)
         following = _mean_log_probability(members, tokens, position)
     sums = torch.full((photos, beams), OUT_OF_REACH, device=device)
@@ -95,9 +95,7 @@ class _Member:
         logits, self.keys, self.values = self.decoder.step(
             tokens_BK, here, *self.cross, self.keys, self.values
         )
-        scores = logits.float()
-        scores[..., [i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
-        return scores.softmax(-1)
+        return text_scores(logits).softmax(-1)
 
     def reorder(self, rows: Tensor) -> None:
         """Let each beam go on from the cache of its parent."""

@@ -15,8 +15,7 @@ from nanocap.distill.cider import Cider
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.losses import cross_entropy, target_count
 from nanocap.distill.maps import normalize
-from nanocap.distill.rollout import roll_out, to_texts
-from nanocap.distill.tokenizer import LENGTH, QUALITY
+from nanocap.distill.rollout import PROMPT, roll_out, to_texts
 from nanocap.student import Dimensions, Student
 
 MONITORED = 200  # photos at most that are captioned when a stage looks at itself
@@ -36,8 +35,7 @@ class Monitor:
         self.references = [corpus.rows[row].captions for row in self.rows]
         self.cider = Cider(self.references)
         ids = corpus.encoded(dimensions.max_tokens) if self.rows else []
-        prefix = (QUALITY["high"], LENGTH["any"])
-        self.written = [[[*prefix, *caption] for caption in ids[row]] for row in self.rows]
+        self.written = [[[*PROMPT, *caption] for caption in ids[row]] for row in self.rows]
 
     @torch.no_grad()
     def look(self, average: dict[str, Tensor]) -> dict[str, float]:

@@ -13,6 +13,16 @@ from nanocap.student import Student
 
 LONGEST = 28  # positions that a caption drawn in training may take; few people write more
 
+PROMPT = (QUALITY["high"], LENGTH["any"])  # what captions are asked for with
+NEVER = [piece for piece in range(len(SPECIALS)) if piece != END]
+
+
+def text_scores(logits: Tensor) -> Tensor:
+    """Logits [..., V] in fp32, with the pieces that are no text out of reach."""
+    scores = logits.float()
+    scores[..., NEVER] = float("-inf")
+    return scores
+
 
 @torch.no_grad()
 def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) -> list[list[int]]:
@@ -31,19 +41,17 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
     rows, places = images * captions, min(LONGEST, student.dimensions.max_tokens)
     keys = torch.zeros(layers, rows, places, width, device=device, dtype=cross_keys.dtype)
     values = torch.zeros_like(keys)
-    prefix = (QUALITY["high"], LENGTH["any"])
     tokens = torch.zeros(images, captions, dtype=torch.int64, device=device)
     ended = torch.zeros(images, captions, dtype=torch.bool, device=device)
     drawn = []
     for position in range(places):
         if position < PREFIX:
-            tokens = torch.full_like(tokens, prefix[position])
+            tokens = torch.full_like(tokens, PROMPT[position])
         here = torch.tensor([position], device=device)
         logits, keys, values = decoder.step(tokens, here, cross_keys, cross_values, keys, values)
         if position < PREFIX - 1:
             continue
-        scores = logits.float()
-        scores[..., [i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
+        scores = text_scores(logits)
         tokens = _draw(scores) if sample else scores.argmax(-1)
         tokens = torch.where(ended, END, tokens)
         drawn.append(tokens)

@@ -8,6 +8,7 @@ from typing import Any
 from nanocap.manifest import Manifest
 
 CARD = "README.md"  # its name in the bundle
+QUALITY = "quality"  # key of an artifact's `measured`: records by the name of the set of photos
 SHOWN = ("cider", "bleu4", "rouge_l", "meteor", "spice", "distinct", "hallucination")  # of a set
 
 USE = """\
@@ -84,7 +85,7 @@ def _artifacts(manifest: Manifest) -> str:
             f" {artifact.visual_tokens} visual tokens)"
         )
         measured = dict(artifact.measured)
-        quality = measured.pop("quality", {})
+        quality = measured.pop(QUALITY, {})
         lines += ["", *_table(("figure", "value"), _flat(measured)), ""]
         if isinstance(quality, Mapping) and quality:
             lines += [*_quality(quality), ""]

@@ -14,11 +14,10 @@ from typing import Any
 
 from nanocap.bundle import TOKENIZER, Bundle
 from nanocap.bundle_writer import write_bundle
-from nanocap.card import CARD, model_card
+from nanocap.card import CARD, QUALITY, model_card
 from nanocap.errors import BundleError, OptionError
 from nanocap.manifest import Artifact, Manifest
 
-QUALITY = "quality"  # key of an artifact's `measured`: records by the name of the set of photos
 DIGEST = "sha256"
 
 

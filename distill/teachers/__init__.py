@@ -1,7 +1,7 @@
 """Teachers: whatever can caption photos for a student to learn from.
 
 A kind is a file with a function `load(rest)` that makes a teacher of what stands after the colon of
-`KIND:REST`, and a line in `KINDS`.
+`KIND:REST`, and a line in `load_teacher`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from nanocap.bench.options import FULL, QUICK, Options
 from nanocap.bench.report import as_json, as_text
 from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
+from nanocap.cli.progress import timed_lines
 from nanocap.report.bench_page import write_bench_page
 
 EXAMPLES = """\
@@ -89,19 +88,10 @@ def command(
         artifacts=tuple(dict.fromkeys(artifacts)),
         photo=photo,
     )
-    report = bench(options, _teller())
+    report = bench(options, timed_lines())
     click.echo(json.dumps(as_json(report)) if json_line else as_text(report))
     for name, reason in report.failures.items():
         click.echo(f"nanocap: {name}: left out: {reason}", err=True)
     if page is not None:
         write_bench_page(page, report, Bundle(options.bundle).manifest)
     ctx.exit(1 if report.failures else 0)
-
-
-def _teller() -> Callable[[str], None]:
-    start = time.monotonic()
-
-    def tell(line: str) -> None:
-        click.echo(f"{time.monotonic() - start:6.1f} s  {line}", err=True)
-
-    return tell

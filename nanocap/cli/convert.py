@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
+
+from nanocap.cli.progress import timed_lines
 
 EXAMPLES = """\
 \b
@@ -116,7 +116,7 @@ def command(
         int8=Int8Options(reduce_range=reduce_range),
         calibration_photos=calibration,
         overwrite=overwrite,
-        report=_reporter(),
+        report=timed_lines(),
     )
     manifest = Bundle(bundle).manifest
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
@@ -130,12 +130,3 @@ def command(
         click.echo(json.dumps(result))
     else:
         click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
-
-
-def _reporter() -> Callable[[str], None]:
-    start = time.monotonic()
-
-    def report(line: str) -> None:
-        click.echo(f"{time.monotonic() - start:6.1f} s  {line}", err=True)
-
-    return report

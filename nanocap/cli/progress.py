@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+
+import click
 
 FEW = 4  # up to so many, the captions themselves are the progress
 CLEAR_LINE = "\r\x1b[K"
@@ -44,3 +47,13 @@ class Progress:
             return f"{self.done}  {rate:.1f}/s"
         left = round((self.total - self.done) / max(rate, 1e-6))
         return f"{self.done}/{self.total}  {rate:.1f}/s  {left // 60}:{left % 60:02} left"
+
+
+def timed_lines() -> Callable[[str], None]:
+    """Prints lines of progress on standard error, each with the seconds since this call."""
+    start = time.monotonic()
+
+    def report(line: str) -> None:
+        click.echo(f"{time.monotonic() - start:6.1f} s  {line}", err=True)
+
+    return report

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, Self
 
 import numpy as np
@@ -151,6 +152,7 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part * 1.0), where=whole != 0)
 
 
+@lru_cache(maxsize=1)  # every figure of a set takes the same
 def _draws(photos: int) -> Floats:
     """How often each photo is drawn in each resample, [RESAMPLES, photos]."""
     shares = np.full(photos, 1 / photos)
