@@ -79,6 +79,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.999
     samples: int = 5  # self-critical: captions drawn for each photo
+    distillation: float = 0.0  # supervised: share of the loss that the `teachers` give
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -95,6 +96,7 @@ class Recipe:
     seed: int = 0
     imagenet: str = "efficientnet-lite0"  # package of the trunk's weights; "" starts from noise
     start: str = ""  # a finished student to go on from instead, beside the recipe
+    teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
     student: Mapping[str, Any] = field(default_factory=dict)  # Dimensions that differ
 
@@ -175,6 +177,14 @@ def _check(recipe: Recipe) -> None:
         for name in AT_LEAST_ONE:
             if getattr(stage, name) < 1:
                 raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
+        if stage.distillation > 1:
+            raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
+        if stage.distillation and not recipe.teachers:
+            raise RecipeError(f"stages[{index}].distillation needs `teachers` to learn from")
+        if stage.distillation and stage.kind != "supervised":
+            raise RecipeError(f"stages[{index}].distillation is for supervised stages only")
+    if recipe.start and recipe.teachers:
+        raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
     if recipe.monitor and recipe.monitor not in names:
         raise RecipeError(f"monitor {recipe.monitor!r} is not the name of a source")
     if not recipe.data.sources or not recipe.stages:

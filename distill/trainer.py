@@ -19,6 +19,7 @@ from nanocap.distill import imagenet
 from nanocap.distill.batches import CaptionTable, Schedule
 from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
 from nanocap.distill.corpus import Corpus
+from nanocap.distill.guides import Guides
 from nanocap.distill.journal import Journal
 from nanocap.distill.losses import CaptionLoss
 from nanocap.distill.maps import Maps, Photos
@@ -42,6 +43,7 @@ class Run:
     out: Path
     cache: Path
     start: Start | None = None
+    guides: Guides | None = None
 
     def finished(self, stage: int) -> Path:
         """The averaged weights that a stage ended with."""
@@ -56,7 +58,9 @@ class Run:
         """Hash of all that decides the numbers up to this stage: later stages may still change."""
         start = self.start.digest if self.start is not None else ""
         stages = self.recipe.stages[: stage + 1]
-        return replace(self.recipe, stages=stages, start=start).fingerprint()
+        teachers = self.guides.digests if self.guides is not None else ()
+        of_files = replace(self.recipe, stages=stages, start=start, teachers=teachers)
+        return of_files.fingerprint()
 
 
 def train(run: Run, accelerator: Accelerator) -> Path:
@@ -140,6 +144,9 @@ def _train_stage(
             )
         load_checkpoint(run.checkpoint, student, average, optimizer)
         first = position.step
+    guides = run.guides if stage.distillation else None
+    if guides is not None and feed.from_maps:
+        guides.check_maps(student)
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
     kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student))
     journal = Journal(run.out, index, first) if accelerator.is_main_process else None
@@ -158,12 +165,16 @@ def _train_stage(
         with accelerator.autocast():
             inputs = feed.inputs(step, photos, places).to(device)
             target = kind.target(step, photos, places, inputs, feed.from_maps)
+            guidance = None
+            if guides is not None:
+                guidance = guides.look(inputs, feed.from_maps, stage.distillation)
             total = model(
                 inputs,
                 feed.from_maps,
                 target.captions.to(device),
                 target.smoothing,
                 target.advantage.to(device),
+                guidance,
             )
         count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
         loss = total * world / count  # the mean over processes is the mean over all tokens
@@ -256,7 +267,11 @@ def _metadata(run: Run) -> dict[str, str]:
         for source in recipe.data.sources
     ]
     weights = [recipe.imagenet] if recipe.imagenet else []
-    before = {"start": run.start.training} if run.start is not None else {}
+    before: dict[str, object] = {}
+    if run.start is not None:
+        before = {"start": run.start.training}
+    if run.guides is not None:
+        before = {"teachers": run.guides.training}
     training = {
         **before,
         "recipe": recipe.name,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +25,21 @@ PREFIX = "student:"
 
 
 class StudentTeacher:
-    """Beam search over the averaged probabilities of students that share one vocabulary."""
+    """Beam search over the averaged probabilities of students that share one vocabulary.
 
-    def __init__(self, name: str, students: Sequence[Student], tokenizer: Tokenizer):
+    Args:
+        training: what each student's file says about how it was made.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        students: Sequence[Student],
+        tokenizer: Tokenizer,
+        training: Sequence[dict[str, Any]] = (),
+    ):
         self.name, self.students, self.tokenizer = name, tuple(students), tokenizer
+        self.training = tuple(training)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         for student in self.students:
             student.to(self.device).eval()
@@ -55,7 +68,7 @@ def load(rest: str) -> StudentTeacher:
     Raises:
         NanocapError: the checkpoint is missing or damaged.
     """
-    return _joined([rest])
+    return joined([rest])
 
 
 def load_ensemble(rest: str) -> StudentTeacher:
@@ -65,20 +78,28 @@ def load_ensemble(rest: str) -> StudentTeacher:
         OptionError: their vocabularies or their image sizes differ.
         NanocapError: a checkpoint is missing or damaged.
     """
-    return _joined([path.strip().removeprefix(PREFIX) for path in rest.split(",")])
+    return joined([path.strip().removeprefix(PREFIX) for path in rest.split(",")])
 
 
-def _joined(paths: Sequence[str]) -> StudentTeacher:
-    students, tokenizers = [], []
+def joined(paths: Sequence[str]) -> StudentTeacher:
+    """The students at these paths as one teacher.
+
+    Raises:
+        OptionError: their vocabularies or their image sizes differ, or one is no finished student.
+        NanocapError: a checkpoint is missing or damaged.
+    """
+    students, tokenizers, training = [], [], []
     for path in paths:
         student, metadata = Student.load(Path(path))
         if "tokenizer" not in metadata:
             raise OptionError(f"{path}: has no tokenizer: give a finished student.safetensors")
         students.append(student)
         tokenizers.append(metadata["tokenizer"])
+        training.append(json.loads(metadata.get("training", "{}")))
     if len({(t, s.dimensions.image_size) for t, s in zip(tokenizers, students, strict=True)}) > 1:
         raise OptionError(
             f"{', '.join(paths)}: students of different vocabularies or image sizes cannot be "
             "averaged: train them with one tokenizer (the recipe's `start` keeps it)"
         )
-    return StudentTeacher(",".join(paths), students, Tokenizer.from_str(tokenizers[0]))
+    tokenizer = Tokenizer.from_str(tokenizers[0])
+    return StudentTeacher(",".join(paths), students, tokenizer, training)

@@ -55,6 +55,7 @@ def command(
 
     from nanocap.distill.corpus import prepare
     from nanocap.distill.devices import mixed_precision
+    from nanocap.distill.guides import Guides
     from nanocap.distill.recipe import load_recipe
     from nanocap.distill.start import Start
     from nanocap.distill.trainer import Run, train
@@ -64,9 +65,11 @@ def command(
     root = data if data is not None else recipe.parent / loaded.data.root
     cache = cache if cache is not None else out / "cache"
     start = Start(recipe.parent / loaded.start) if loaded.start else None
+    guides = Guides([recipe.parent / path for path in loaded.teachers]) if loaded.teachers else None
+    before = start or guides
     with accelerator.main_process_first():
-        corpus = prepare(loaded, root, cache, start.tokenizer if start is not None else "")
-    run = Run(loaded, corpus, out, cache, start)
+        corpus = prepare(loaded, root, cache, before.tokenizer if before is not None else "")
+    run = Run(loaded, corpus, out, cache, start, guides)
     result = corpus.folder if prepare_only else train(run, accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from nanocap.distill.corpus import Corpus, prepare
 from nanocap.distill.recipe import Recipe, load_recipe
+from nanocap.student import Student
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "triangle")
@@ -203,3 +204,15 @@ class Program:
 @pytest.fixture(scope="session")
 def program(drawn: Path) -> Program:
     return Program(drawn)
+
+
+@pytest.fixture
+def checkpoints(corpus: Corpus, recipe: Recipe, tmp_path: Path) -> list[Path]:
+    """Two finished students that share the corpus's tokenizer."""
+    paths = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        paths.append(tmp_path / f"{seed}.safetensors")
+        header = {"tokenizer": corpus.tokenizer.to_str(), "training": f'{{"seed": {seed}}}'}
+        Student(recipe.dimensions()).save(paths[-1], header)
+    return paths

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 
 from nanocap.cli import group
-from nanocap.distill.corpus import Corpus, prepare
+from nanocap.distill.corpus import prepare
 from nanocap.distill.labels import label
 from nanocap.distill.recipe import Recipe, Source
 from nanocap.distill.sources import Example, read_photos, read_source
@@ -96,17 +95,6 @@ def test_a_folder_belongs_to_one_plan(tmp_path: Path) -> None:
     label(Brightness(), photos(2), tmp_path)
     with pytest.raises(DataError, match=r"labels of other photos.*--out"):
         label(Brightness(), photos(3), tmp_path)
-
-
-@pytest.fixture
-def checkpoints(corpus: Corpus, recipe: Recipe, tmp_path: Path) -> list[Path]:
-    paths = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        paths.append(tmp_path / f"{seed}.safetensors")
-        header = {"tokenizer": corpus.tokenizer.to_str(), "training": f'{{"seed": {seed}}}'}
-        Student(recipe.dimensions()).save(paths[-1], header)
-    return paths
 
 
 def test_the_command_labels_with_an_ensemble(checkpoints: list[Path], tmp_path: Path) -> None:
