@@ -11,6 +11,8 @@ from typing import Any
 from nanocap.errors import RecipeError
 from nanocap.student import Dimensions, Student
 
+WITHOUT_WEIGHTS = ("reducer", "keep")  # a student may go on with fewer tokens, or reduced otherwise
+
 
 class Start:
     """A `student.safetensors` with its tokenizer.
@@ -34,15 +36,17 @@ class Start:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def student(self, dimensions: Dimensions) -> Student:
-        """The student, whose dimensions must be those that the recipe asks for.
+        """The student, with the reduction of tokens that the recipe asks for.
 
         Raises:
-            RecipeError: they differ.
+            RecipeError: its weights are of other dimensions.
         """
         theirs, ours = self._student.dimensions.to_dict(), dimensions.to_dict()
         for name, value in ours.items():
-            if theirs[name] != value:
+            if name not in WITHOUT_WEIGHTS and theirs[name] != value:
                 raise RecipeError(
                     f"start: {self.path} has {name} {theirs[name]}, but the recipe asks for {value}"
                 )
-        return self._student
+        student = Student(dimensions)
+        student.load_state_dict(self._student.state_dict())
+        return student

@@ -1,0 +1,223 @@
+"""What visual tokens are worth: six reducers at 196, 98, 49 and 25 tokens, trained and bolted on.
+
+One student without reduction is trained first. Each way of reducing then goes on from it for the
+same number of steps ("trained"), or is put into it as it is ("bolted on"); the unreduced student
+goes on as well, so that all have seen the same photos equally often. All have three encoder blocks,
+since merging at most halves the tokens of a block. Captions are greedy, scored against the
+references; the encoders run in ONNX Runtime fp32 at one thread, in turns.
+
+    python tests/benchmarks/reduction.py --out runs/reduction --val 'data/flickr8k-val-*.tar'
+
+Each row is kept in --out as soon as it is measured: run the command again to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from accelerate import Accelerator
+
+from nanocap.distill.corpus import Corpus, prepare
+from nanocap.distill.devices import mixed_precision
+from nanocap.distill.recipe import Recipe, Stage, load_recipe
+from nanocap.distill.start import Start
+from nanocap.distill.trainer import Run, train
+from nanocap.student import Student
+from nanocap.student.reducers import REDUCERS
+
+RECIPE = Path(__file__).parents[2] / "distill" / "recipes" / "nano-s.toml"
+#: Tokens that leave each of the three encoder blocks, by the tokens that are left at the end.
+BUDGETS = {196: (196, 196, 196), 98: (98, 98, 98), 49: (98, 49, 49), 25: (98, 49, 25)}
+TRAINED, BOLTED = "trained", "bolted on"
+ROUNDS = 40
+NANOCAP = str(Path(sysconfig.get_path("scripts")) / "nanocap")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    reducer: str
+    tokens: int
+    how: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.reducer}-{self.tokens}-{self.how.replace(' ', '-')}-{self.seed}"
+
+
+class Study:
+    """The runs of one seed, over one corpus and one cache of maps."""
+
+    def __init__(self, options: argparse.Namespace, recipe: Recipe, seed: int):
+        self.options, self.out, self.seed = options, options.out, seed
+        student = {**recipe.student, "encoder_blocks": 3, "reducer": "none", "keep": [196] * 3}
+        self.recipe = replace(recipe, seed=seed, student=student)
+        root = options.data if options.data is not None else RECIPE.parent / recipe.data.root
+        self.corpus: Corpus = prepare(self.recipe, root, options.cache or self.out / "cache")
+        self.accelerator = Accelerator(mixed_precision=mixed_precision("auto"))
+
+    def base(self) -> Path:
+        """The student without reduction that all rows go on from."""
+        return self._train(self.recipe, self.out / f"base-{self.seed}", self.options.base_steps)
+
+    def checkpoint(self, row: Row) -> Path:
+        """The student of a row."""
+        keep = list(BUDGETS[row.tokens])
+        student = {**self.recipe.student, "reducer": row.reducer, "keep": keep}
+        recipe = replace(self.recipe, student=student)
+        start = Start(self.base())
+        if row.how == TRAINED:
+            return self._train(recipe, self.out / row.name, self.options.steps, start)
+        path: Path = self.out / row.name / "student.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _, metadata = Student.load(start.path)
+        theirs = {k: metadata[k] for k in ("tokenizer", "controls", "training")}
+        start.student(recipe.dimensions()).save(path, theirs)
+        return path
+
+    def _train(self, recipe: Recipe, out: Path, steps: int, start: Start | None = None) -> Path:
+        rate = 1.0 if start is None else 0.3
+        stage = Stage(
+            name="maps",
+            kind="supervised",
+            steps=steps,
+            lr=6e-4 * rate,
+            trunk_lr=1e-4 * rate,
+            views=self.options.views,
+            dropout=0.2,
+            weight_decay=0.1,
+            ema=0.99,
+            evaluate=0,
+        )
+        recipe = replace(recipe, stages=(stage,))
+        cache = self.options.cache or self.out / "cache"
+        return train(Run(recipe, self.corpus, out, cache, start), self.accelerator)
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    """The leading rows first, so that a run that is stopped has the most telling ones."""
+    for seed in options.seeds:
+        for tokens in (196, 49, 98, 25):
+            for reducer in ["none"] if tokens == 196 else without_none():
+                yield Row(reducer, tokens, TRAINED, seed)
+        for tokens in (49, 98, 25):
+            for reducer in without_none():
+                yield Row(reducer, tokens, BOLTED, seed)
+
+
+def without_none() -> list[str]:
+    """The reducers that reduce."""
+    return [name for name in REDUCERS if name != "none"]
+
+
+def measure(options: argparse.Namespace, study: Study, row: Row) -> None:
+    """Make one row: its student, its bundle, its figures."""
+    folder: Path = options.out / row.name
+    checkpoint = study.checkpoint(row)
+    bundle = folder / "bundle"
+    precision = ("--precision", "fp32", "--beams", "1")
+    command(["convert", str(checkpoint), "--out", str(bundle), *precision, "--overwrite"])
+    skip = [part for name in ("meteor", "spice", "rouge") for part in ("--skip", name)]
+    printed = command(["eval", str(bundle), "--data", options.val, "--json", *skip])
+    (folder / "figures.json").write_text(printed, encoding="utf-8")
+
+
+def command(arguments: Sequence[str]) -> str:
+    """What a command of nanocap prints; its progress goes through."""
+    done = subprocess.run([NANOCAP, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
+
+
+def encoder_milliseconds(bundles: dict[Row, Path]) -> dict[Row, float]:
+    """Median time of each bundle's encoder at one thread, all of them in turns."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    sessions = {}
+    for row, bundle in bundles.items():
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        file = bundle / manifest["artifacts"][0]["files"]["encoder"]
+        sessions[row] = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"]
+        )
+    times: dict[Row, list[float]] = {row: [] for row in sessions}
+    for _ in range(ROUNDS):
+        for row, session in sessions.items():
+            begun = time.perf_counter()
+            session.run(None, {"pixels": pixels})
+            times[row].append(1000 * (time.perf_counter() - begun))
+    return {row: statistics.median(found) for row, found in times.items()}
+
+
+def table(out: Path, done: Sequence[Row]) -> str:
+    """Markdown: the figures of all rows that are there."""
+    milliseconds = encoder_milliseconds({row: out / row.name / "bundle" for row in done})
+    lines = [
+        "| reducer | tokens | | seed | CIDEr | BLEU-4 | different captions | encoder, ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(done, key=lambda row: (row.how, -row.tokens, row.reducer, row.seed)):
+        figures = json.loads((out / row.name / "figures.json").read_text(encoding="utf-8"))
+        cells = [interval(figures, name) for name in ("cider", "bleu4", "distinct")]
+        lines.append(
+            f"| `{row.reducer}` | {row.tokens} | {row.how} | {row.seed} | {' | '.join(cells)} | "
+            f"{milliseconds[row]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def interval(figures: dict[str, Any], name: str) -> str:
+    """A figure with its interval."""
+    value = figures["figures"][name]
+    return f"{value['value']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--val", required=True, help="shards to score on (a glob, quoted)")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="whose photos to train on")
+    parser.add_argument("--data", type=Path, help="folder of the recipe's shards")
+    parser.add_argument("--cache", type=Path, help="prepared photos and maps  [OUT/cache]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--base-steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of rows, such as merge-49-trained-1")
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe)
+    done, studies = [], {}
+    for row in rows(options):
+        if options.only and row.name not in options.only:
+            continue
+        if not (options.out / row.name / "figures.json").exists():
+            print(row.name, file=sys.stderr)
+            if row.seed not in studies:
+                studies[row.seed] = Study(options, recipe, row.seed)
+            measure(options, studies[row.seed], row)
+        done.append(row)
+        if not options.only:
+            (options.out / "table.md").write_text(table(options.out, done) + "\n", encoding="utf-8")
+    print(table(options.out, done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
