@@ -1,0 +1,58 @@
+"""`nanocap fuse`: a bundle as one graph that captions in one call."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from nanocap.errors import OptionError
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap fuse --out caption.onnx                     the model inside the package
+  nanocap fuse my-bundle --artifact onnx-fp32 --out caption.onnx
+
+\b
+From any language with ONNX Runtime:
+  input   image   uint8 [height, width, 3], RGB, any size, upright
+  output  ids     int64 [pieces]; text is the join of metadata["pieces"][id]
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def command(
+    bundle: Path | None, out: Path, artifact: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write BUNDLE (default: the model inside the package) as one ONNX graph: pixels to ids.
+
+    Resize, normalization and the greedy search are inside, so that a program needs ONNX Runtime and
+    nothing else of nanocap. It captions as `nanocap caption --beams 1` does, but for the last digit
+    of a resized pixel.
+    """
+    from nanocap.bundle import Bundle, default_bundle
+    from nanocap.convert.whole import whole_caption
+
+    if out.exists() and not overwrite:
+        raise OptionError(f"{out}: is there already; choose another name or --overwrite")
+    opened = Bundle(bundle if bundle is not None else default_bundle())
+    known = {one.name: one for one in opened.manifest.artifacts}
+    name = artifact if artifact is not None else opened.manifest.artifacts[0].name
+    if name not in known:
+        raise OptionError(f"no artifact {name!r}; the bundle has {', '.join(known)}")
+    graph = whole_caption(opened, known[name]).SerializeToString()
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_bytes(graph)
+    os.replace(partial, out)
+    if as_json:
+        click.echo(json.dumps({"file": str(out), "bytes": len(graph), "artifact": name}))
+    else:
+        click.echo(f"{out}: {len(graph) / 1e6:.2f} MB, from {name}")
