@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.losses import Guidance
+from nanocap.distill.teachers import KINDS
 from nanocap.distill.teachers.student import joined
 from nanocap.errors import RecipeError
 from nanocap.student import Student
@@ -23,11 +24,14 @@ class Guides:
     consistent", Beyer et al. 2022), so nothing of them is cached.
 
     Raises:
+        RecipeError: one is not the path of a student, but a teacher that has no logits.
         OptionError: their vocabularies or their image sizes differ, or one is no finished student.
         NanocapError: a file is missing or damaged.
     """
 
     def __init__(self, paths: Sequence[Path]):
+        for path in paths:
+            _check_white_box(path)
         self.paths = paths
         teacher = joined([str(path) for path in paths])
         self.students, self.tokenizer = teacher.students, teacher.tokenizer.to_str()
@@ -69,3 +73,14 @@ class Guides:
             visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
             sights.append((guide.decoder, visual))
         return Guidance(sights, share)
+
+
+def _check_white_box(path: Path) -> None:
+    for place, part in enumerate(path.parts):
+        kind, colon, _ = part.partition(":")
+        if colon and kind in KINDS and not path.exists():
+            spec = "/".join(path.parts[place:])
+            raise RecipeError(
+                f"teachers: {spec!r} is no path of a student.safetensors, which alone has logits "
+                f"to learn from; any teacher can label photos: nanocap label --teacher {spec}"
+            )

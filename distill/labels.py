@@ -15,14 +15,14 @@ from PIL import Image
 from nanocap.distill.augment import decode
 from nanocap.distill.corpus import BROKEN
 from nanocap.distill.sources import Example
-from nanocap.distill.teachers import Teacher
+from nanocap.distill.teachers import KeyedTeacher, Teacher, ask
 from nanocap.errors import DataError
 
 SUFFIXES = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
 
 
 def label(
-    teacher: Teacher,
+    teacher: Teacher | KeyedTeacher,
     photos: Sequence[Example],
     out: Path,
     captions: int = 5,
@@ -41,7 +41,7 @@ def label(
         shard: photos a file.
         step: told how many more photos are done.
     Returns:
-        keys of the photos that cannot be read, which are left out.
+        keys of the photos that are left out: they cannot be read, or have no caption.
     Raises:
         DataError: `out` holds the labels of other photos or of another teacher.
     """
@@ -53,7 +53,7 @@ def label(
         "photos": [photo.key for photo in photos],
     }
     _claim(out / "plan.json", plan)
-    unreadable: list[str] = []
+    left_out: list[str] = []
     rows = iter(photos)
     for index in range(-(-len(photos) // shard)):
         path = out / f"labels-{index:05}.tar"
@@ -61,20 +61,20 @@ def label(
         if path.exists():
             with tarfile.open(path) as tar:
                 done = {Path(name).stem for name in tar.getnames()}
-            unreadable += [photo.key for photo in ours if photo.key not in done]
+            left_out += [photo.key for photo in ours if photo.key not in done]
             step(len(ours))
             continue
         partial = path.with_name(f".{path.name}.partial")
         with tarfile.open(partial, "w") as tar:
             for first in range(0, len(ours), batch):
                 part = ours[first : first + batch]
-                for photo, suffix, texts in _captioned(teacher, part, captions, unreadable):
+                for photo, suffix, texts in _captioned(teacher, part, captions, left_out):
                     _add(tar, f"{photo.key}.{suffix}", photo.image)
                     row = {"captions": texts, "source": "teacher", "teacher": teacher.name}
                     _add(tar, f"{photo.key}.json", json.dumps(row).encode())
                 step(len(part))
         os.replace(partial, path)
-    return unreadable
+    return left_out
 
 
 def _claim(path: Path, plan: dict[str, object]) -> None:
@@ -88,7 +88,10 @@ def _claim(path: Path, plan: dict[str, object]) -> None:
 
 
 def _captioned(
-    teacher: Teacher, photos: Sequence[Example], captions: int, unreadable: list[str]
+    teacher: Teacher | KeyedTeacher,
+    photos: Sequence[Example],
+    captions: int,
+    left_out: list[str],
 ) -> Iterator[tuple[Example, str, list[str]]]:
     read: list[tuple[Example, str, Image.Image]] = []
     for photo in photos:
@@ -97,10 +100,14 @@ def _captioned(
                 suffix = SUFFIXES[image.format or ""]
             read.append((photo, suffix, decode(photo.image)))
         except (*BROKEN, KeyError):
-            unreadable.append(photo.key)
-    found = teacher.caption([image for _, _, image in read], captions) if read else []
+            left_out.append(photo.key)
+    keys, images = [photo.key for photo, _, _ in read], [image for _, _, image in read]
+    found = ask(teacher, keys, images, captions) if read else []
     for (photo, suffix, _), scored in zip(read, found, strict=True):
-        yield photo, suffix, [one.text for one in scored]
+        if scored:
+            yield photo, suffix, [one.text for one in scored]
+        else:
+            left_out.append(photo.key)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -1,23 +1,37 @@
 """Teachers: whatever can caption photos for a student to learn from.
 
-A kind is a file with a function `load(rest)` that makes a teacher of what stands after the colon of
-`KIND:REST`, and a line in `load_teacher`.
+A kind is a file with a function `load(rest, settings)` that makes a teacher of what stands after
+the colon of `KIND:REST`, and a line in `KINDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast, runtime_checkable
 
 from PIL import Image
 
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import OptionError
+
+KINDS = {  # kind -> module with its `load`
+    "student": "nanocap.distill.teachers.student",
+    "hf": "nanocap.distill.teachers.hf",
+    "file": "nanocap.distill.teachers.file",
+    "ensemble": "nanocap.distill.teachers.ensemble",
+}
+PROMPTED = ("hf", "ensemble")  # kinds that may be asked in other words
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A caption and how likely its teacher thinks it: the mean log probability of a piece."""
+    """A caption and how good its teacher thinks it.
+
+    For one model that is the mean log probability of a piece; for a pool of several, how well the
+    other candidates agree (`nanocap.distill.teachers.ensemble`); zero for captions from a file.
+    """
 
     text: str
     score: float
@@ -33,22 +47,44 @@ class Teacher(Protocol):
         ...
 
 
-def load_teacher(spec: str) -> Teacher:
-    """The teacher that `KIND:REST` describes, such as `student:runs/nano-s/student.safetensors`.
+@runtime_checkable
+class KeyedTeacher(Protocol):
+    """A teacher that must know which photos it is asked about, not only what they look like."""
+
+    name: str
+
+    def caption_keyed(
+        self, keys: Sequence[str], images: Sequence[Image.Image], n: int
+    ) -> list[list[Scored]]:
+        """At most `n` different captions of each photo, best first."""
+        ...
+
+
+def ask(
+    teacher: Teacher | KeyedTeacher, keys: Sequence[str], images: Sequence[Image.Image], n: int
+) -> list[list[Scored]]:
+    """At most `n` different captions of each photo, from a teacher of either protocol."""
+    if isinstance(teacher, KeyedTeacher):
+        return teacher.caption_keyed(keys, images, n)
+    return teacher.caption(images, n)
+
+
+def load_teacher(spec: str, settings: Settings = DEFAULTS) -> Teacher | KeyedTeacher:
+    """The teacher that `KIND:REST` describes.
+
+    `student:CHECKPOINT` is a captioner of this project, `hf:ID_OR_PATH` one of transformers (such
+    as `hf:Salesforce/blip-image-captioning-base`), `file:CAPTIONS.jsonl` what somebody wrote, and
+    `ensemble:A,B,...` several of them; its members without a kind are students.
 
     Raises:
-        OptionError: the kind is unknown.
+        OptionError: the kind is unknown, or takes no prompt.
         NanocapError: what it names cannot be loaded.
     """
-    from nanocap.distill.teachers import student
-
-    kinds: dict[str, Callable[[str], Teacher]] = {
-        "student": student.load,
-        "ensemble": student.load_ensemble,
-    }
     kind, colon, rest = spec.partition(":")
-    if not colon or kind not in kinds:
+    if not colon or kind not in KINDS:
         raise OptionError(
-            f"teacher {spec!r} is not of the form KIND:REST; kinds are {', '.join(kinds)}"
+            f"teacher {spec!r} is not of the form KIND:REST; kinds are {', '.join(KINDS)}"
         )
-    return kinds[kind](rest)
+    if settings.prompt is not None and kind not in PROMPTED:
+        raise OptionError(f"teacher {spec!r} takes no prompt: only hf:ID_OR_PATH does")
+    return cast("Teacher | KeyedTeacher", import_module(KINDS[kind]).load(rest, settings))
