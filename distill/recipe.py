@@ -140,21 +140,35 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is no TOML, has an unknown key or a value of a wrong type.
     """
+    table = read_toml(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    try:
-        recipe = _build(Recipe, table, "")
-        _check(recipe)
+        recipe = build(Recipe, table, "")
+        check(recipe)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     return recipe
 
 
-def _check(recipe: Recipe) -> None:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a file.
+
+    Raises:
+        RecipeError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+
+
+def check(recipe: Recipe) -> None:
+    """What no single key can say: that the parts of a recipe agree.
+
+    Raises:
+        RecipeError: they do not.
+    """
     recipe.dimensions()
     names = [source.name for source in recipe.data.sources]
     for source in recipe.data.sources:
@@ -191,7 +205,7 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError("a recipe needs at least one [[data.sources]] and one [[stages]]")
 
 
-def _build(cls: type[T], table: object, where: str) -> T:
+def build(cls: type[T], table: object, where: str) -> T:
     """A frozen dataclass from a TOML table, recursively, refusing what does not fit."""
     if not isinstance(table, dict):
         raise RecipeError(f"{where or 'the recipe'} must be a table")
@@ -219,7 +233,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             _convert(typing.get_args(hint)[0], v, f"{where}[{i}]") for i, v in enumerate(value)
         )
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
+        return build(typing.cast(type, hint), value, where)
     if origin is not None and not isinstance(hint, types.UnionType):
         hint = origin
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

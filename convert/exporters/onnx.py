@@ -73,7 +73,7 @@ def trace(
     """
     # DYNAMIC rather than named: rows = batch * beams is no dimension that torch.export can name
     shapes = {name: dict.fromkeys(AXES.get(name, ()), Dim.DYNAMIC) for name in module.inputs}
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             exported = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
             program = torch.onnx.export(
@@ -147,7 +147,7 @@ def _measured(packed: Exported, parity: Parity) -> Exported:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks about torchvision and about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

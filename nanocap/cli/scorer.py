@@ -1,0 +1,78 @@
+"""`nanocap scorer`: train an image-text scorer over a student's encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder that the recipe's shards are relative to, instead of the recipe's own root.",
+)
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    help="The finished student to share the trunk with, instead of the recipe's own.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder of prepared photos and maps, shared by runs.  [default: OUT/cache]",
+)
+@click.option("--onnx", is_flag=True, help="Write OUT/onnx too: both towers, for devices.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of training; auto takes bf16 where the processor has it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def command(
+    recipe: Path,
+    out: Path,
+    data: Path | None,
+    start: Path | None,
+    cache: Path | None,
+    onnx: bool,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Train a scorer as RECIPE says; the result is OUT/scorer.safetensors.
+
+    Kill it at any moment and run the same command again: it goes on from its last checkpoint, with
+    the losses of a run that was never interrupted. OUT/metrics.jsonl shows how it goes; `recall` is
+    how often a photo set aside finds its caption among a hundred.
+
+    \b
+    Examples:
+      nanocap scorer distill/scorer/recipes/scorer-nano-s.toml --out runs/scorer
+      nanocap scorer my.toml --out runs/mine --start runs/nano-s/student.safetensors --onnx
+    """
+    from nanocap.distill.corpus import prepare
+    from nanocap.distill.devices import mixed_precision
+    from nanocap.distill.scorer.recipe import load_scorer_recipe
+    from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
+    from nanocap.distill.start import Start
+
+    loaded = load_scorer_recipe(recipe)
+    root = data if data is not None else recipe.parent / loaded.data.root
+    cache = cache if cache is not None else out / "cache"
+    student = Start(start if start is not None else recipe.parent / loaded.start)
+    corpus = prepare(loaded.captioner(), root, cache, student.tokenizer)
+    run = ScorerRun(loaded, corpus, student, out, cache)
+    result = train_scorer(run, narrow=mixed_precision(precision) == "bf16")
+    answer: dict[str, object] = {"result": str(result)}
+    if onnx:
+        from nanocap.convert.scorer import export_scorer
+
+        exported = export_scorer(result, out / "onnx", overwrite=True)
+        answer |= {"onnx": str(out / "onnx"), "bytes": exported.bytes}
+    click.echo(json.dumps(answer) if as_json else "\n".join(str(v) for v in answer.values()))

@@ -1,0 +1,110 @@
+"""The scorer: both towers, and the one file that holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nanocap.errors import NanocapError
+from nanocap.scorer.dimensions import ScorerDimensions
+from nanocap.scorer.image import ImageTower
+from nanocap.scorer.text import TextTower
+from nanocap.student import Student
+from nanocap.student.student import INITIAL_DEVIATION
+
+FIRST_SCALE = 1 / 0.07  # of the cosines before the softmax; CLIP starts there
+LARGEST_SCALE = 100.0
+
+
+class Scorer(nn.Module):
+    """An image-text scorer after LightCLIP (Nie et al. 2023): the cosine of two embeddings.
+
+    Args:
+        dimensions: all that is needed to rebuild it around its weights.
+        dropout: in the text tower, while training.
+    """
+
+    def __init__(self, dimensions: ScorerDimensions, dropout: float = 0.0):
+        super().__init__()
+        self.dimensions = dimensions
+        self.image = ImageTower(dimensions)
+        self.text = TextTower(dimensions, dropout)
+        # logarithms: of whole photos with whole texts, of visual tokens with pieces
+        self.log_scales = nn.Parameter(torch.full((2,), math.log(FIRST_SCALE)))
+        self._initialize()
+
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """What cosines are multiplied by before the softmax: of wholes, and of tokens."""
+        whole, tokens = self.log_scales.exp().clamp(max=LARGEST_SCALE).unbind()
+        return whole, tokens
+
+    def start_from(self, student: Student) -> None:
+        """Take over a student's encoder.
+
+        Raises:
+            NanocapError: the student is of other dimensions.
+        """
+        if student.dimensions != self.dimensions.student:
+            raise NanocapError("the student's dimensions are not those that the scorer names")
+        self.image.encoder.load_state_dict(student.encoder.state_dict())
+
+    def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
+        """Write weights and dimensions as one safetensors file, whole or not at all."""
+        header = {**(metadata or {}), "dimensions": json.dumps(self.dimensions.to_dict())}
+        partial = path.with_name(f".{path.name}.partial")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial, header)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Scorer, dict[str, str]]:
+        """Read what `save` wrote: the scorer in eval mode, and the file's metadata.
+
+        Raises:
+            NanocapError: the file is missing, damaged, or no scorer's checkpoint.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            dimensions = json.loads(metadata["dimensions"])
+            if not isinstance(dimensions, dict):
+                raise ValueError("its dimensions are no table")
+            scorer = cls(ScorerDimensions.from_dict(dimensions))
+            scorer.load_state_dict(state)
+        except FileNotFoundError:
+            raise NanocapError(f"{path}: no such scorer") from None
+        except (
+            NanocapError,
+            SafetensorError,
+            LookupError,
+            RuntimeError,
+            ValueError,
+            OSError,
+        ) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise NanocapError(f"{path}: not a scorer's checkpoint ({reason})") from error
+        return scorer.eval(), metadata
+
+    def _initialize(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=INITIAL_DEVIATION)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear) and name.endswith(("pool.project", "match")):
+                # their results are normalized: at 0.02 they would start in the noise of bfloat16
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        for parameter in (
+            self.image.encoder.positions,
+            self.image.pool.seed,
+            self.text.positions,
+            self.text.masked,
+            self.text.pool.seed,
+        ):
+            nn.init.normal_(parameter, std=INITIAL_DEVIATION)
