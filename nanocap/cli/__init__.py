@@ -34,6 +34,7 @@ VERBS = {
     "bench": Verb("Measure a bundle's speed, memory and limits.", extra="eval"),
     "label": Verb("Let a teacher caption photos for a student.", extra="distill"),
     "distill": Verb("Train a student from a recipe.", extra="distill"),
+    "average": Verb("Average the weights of several students.", extra="distill"),
     "scorer": Verb("Train a scorer of texts about photos.", extra="distill"),
     "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
     "fuse": Verb("Write a bundle as one graph, pixels to ids.", extra="convert"),

@@ -1,0 +1,47 @@
+"""`nanocap average`: several students' weights as one student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from nanocap.errors import OptionError
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap average a/student.safetensors b/student.safetensors --out mean.safetensors
+  nanocap average early.safetensors late.safetensors --weights 0.4,0.6 --out mean.safetensors
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("students", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--weights", help="One each, with commas between.  [default: all the same]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def command(
+    students: tuple[Path, ...], weights: str | None, out: Path, overwrite: bool, as_json: bool
+) -> None:
+    """Average the weights of STUDENTS, finished students with one tokenizer.
+
+    It helps where they began alike: runs of one seed that differ in length or dropout, or a
+    student before and after its last stage. A recipe's `start` may name the result.
+    """
+    from nanocap.distill.average import average
+
+    if out.exists() and not overwrite:
+        raise OptionError(f"{out}: is there already; choose another name or --overwrite")
+    try:
+        shares = [float(part) for part in weights.split(",")] if weights else [1.0] * len(students)
+    except ValueError as error:
+        raise OptionError(
+            f"--weights must be numbers with commas between, not {weights!r}"
+        ) from error
+    student, metadata = average(students, shares)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    student.save(out, metadata)
+    click.echo(json.dumps({"student": str(out)}) if as_json else str(out))
