@@ -11,6 +11,8 @@ import torch
 from nanocap.errors import OptionError
 from nanocap.student import Student
 
+LISTED_ONCE = ("data", "weights")  # of a model card
+
 
 def average(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Student, dict[str, str]]:
     """Their weighted mean, and the metadata to save it with.
@@ -57,6 +59,7 @@ def _training(
     parts = [json.loads(metadata.get("training", "{}")) for _, metadata in loaded]
     data = {entry["name"]: entry for part in parts for entry in part.get("data", [])}
     averaged = [
-        {"share": round(share, 4), **part} for share, part in zip(shares, parts, strict=True)
+        {"share": round(share, 4), **{k: v for k, v in part.items() if k not in LISTED_ONCE}}
+        for share, part in zip(shares, parts, strict=True)
     ]
     return {**parts[0], "data": list(data.values()), "averaged": averaged}
