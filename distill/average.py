@@ -48,7 +48,7 @@ def average(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Student, d
             for name in states[0]
         }
     mean.load_state_dict(total)
-    kept = {key: metadata[key] for key in ("tokenizer", "controls") if key in metadata}
+    kept: dict[str, str] = {k: v for k, v in metadata.items() if k in ("tokenizer", "controls")}
     return mean, {**kept, "training": json.dumps(_training(loaded, shares))}
 
 
