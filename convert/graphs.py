@@ -16,7 +16,14 @@ from nanocap.student.layers import MASKED
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 
-class EncoderGraph(nn.Module):
+class Graph(nn.Module):
+    """A module to be exported: the names of what goes in and what comes out, in their order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class EncoderGraph(Graph):
     """Pixels uint8 [B, S, S, 3] to `cross_keys` and `cross_values` [L, B, N, D]."""
 
     inputs = ("pixels",)
@@ -33,7 +40,7 @@ class EncoderGraph(nn.Module):
         return self.decoder.cross(self.encoder(x_BCHW))
 
 
-class DecoderGraph(nn.Module):
+class DecoderGraph(Graph):
     """`Decoder.step` with the same inputs and outputs, arranged for few graph nodes.
 
     A step works on a handful of rows, so that its time is nodes and memory traffic rather than

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from torch import Tensor, nn
-from torch.export import Dim
+from torch import Tensor
 
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.exporters.onnx import OPSET, quiet
+from nanocap.convert.exporters.onnx import trace
+from nanocap.convert.graphs import Graph
 from nanocap.convert.sessions import open_session
-from nanocap.convert.tidy import clean, drop_unused
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
@@ -49,10 +47,11 @@ AXES = {
 Feeds = dict[str, npt.NDArray[Any]]
 
 
-class ImageGraph(nn.Module):
+class ImageGraph(Graph):
     """`pixels` uint8 [B, S, S, 3] to `vector` [B, D]."""
 
     inputs = ("pixels",)
+    outputs = ("vector",)
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -63,10 +62,11 @@ class ImageGraph(nn.Module):
         return self.tower(x_BCHW).whole
 
 
-class TextGraph(nn.Module):
+class TextGraph(Graph):
     """`tokens` and `mask` int64 [B, T] to `vector` [B, D]."""
 
     inputs = ("tokens", "mask")
+    outputs = ("vector",)
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def export_scorer(
     files = {"tokenizer.json": metadata["tokenizer"].encode()}
     alike = {}
     for name, module, feeds in towers:
-        graph = trace(module, _example(module, feeds))
+        graph = trace(module, _example(module, feeds), AXES)
         if precision == "int8":
             graph = round_weights(graph)
         graph.producer_name, graph.producer_version = "nanocap", ""
@@ -167,32 +167,6 @@ def _example(module: ImageGraph | TextGraph, feeds: Feeds) -> list[Tensor]:
     if isinstance(module, TextGraph):
         some = [rows[:, : max(2, rows.shape[1] // 2)] for rows in some]
     return [torch.from_numpy(rows.copy()) for rows in some]
-
-
-def trace(module: ImageGraph | TextGraph, example: Sequence[Tensor]) -> onnx.ModelProto:
-    """The module as an fp32 ONNX graph with a free batch and, of texts, a free length.
-
-    Raises:
-        ConversionError: torch's exporter refuses it.
-    """
-    shapes = {name: dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in module.inputs}
-    with quiet(), torch.no_grad():
-        try:
-            exported = torch.export.export(module.eval(), tuple(example), dynamic_shapes=shapes)
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                optimize=True,
-                input_names=list(module.inputs),
-                output_names=["vector"],
-                opset_version=OPSET,
-                verbose=False,
-            )
-        except Exception as error:
-            kind = type(module).__name__
-            raise ConversionError(f"torch cannot export {kind} to ONNX: {error}") from error
-    assert program is not None
-    return clean(drop_unused(program.model_proto), AXES)
 
 
 def round_weights(model: onnx.ModelProto) -> onnx.ModelProto:

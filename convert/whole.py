@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from nanocap.bundle import Bundle
+from nanocap.bundle import TOKENIZER, Bundle
 from nanocap.convert.errors import ConversionError
 from nanocap.manifest import Artifact, Manifest
 from nanocap.vocabulary import Vocabulary
@@ -49,7 +49,9 @@ def whole_caption(bundle: Bundle, artifact: Artifact) -> onnx.ModelProto:
         for role in ("encoder", "decoder")
     )
     resize, constants = _resize(manifest)
-    body = _step(manifest, decoder.graph, _vocabulary(bundle))
+    size = manifest.sizes.vocabulary
+    vocabulary = Vocabulary.from_json(bundle.read(TOKENIZER), size)
+    body = _step(manifest, decoder.graph, vocabulary)
     loop = helper.make_node(
         "Loop",
         ["steps", "", "quality", "no_keys", "no_values"],
@@ -74,13 +76,9 @@ def whole_caption(bundle: Bundle, artifact: Artifact) -> onnx.ModelProto:
         graph, opset_imports=encoder.opset_import, ir_version=encoder.ir_version
     )
     model.producer_name = "nanocap"
-    helper.set_model_props(model, {"pieces": json.dumps(_vocabulary(bundle).pieces)})
+    helper.set_model_props(model, {"pieces": json.dumps(vocabulary.pieces)})
     onnx.checker.check_model(model)
     return model
-
-
-def _vocabulary(bundle: Bundle) -> Vocabulary:
-    return Vocabulary.from_json(bundle.read("tokenizer.json"), bundle.manifest.sizes.vocabulary)
 
 
 def _resize(manifest: Manifest) -> tuple[list[onnx.NodeProto], dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from torch.export import Dim
 from nanocap.convert.calibration import Feeds
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job
-from nanocap.convert.graphs import AXES, DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs import AXES, DecoderGraph, EncoderGraph, Graph, Sizes
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.quantize import quantize_decoder, quantize_encoder
 from nanocap.convert.rollout import batches, rollout
@@ -64,18 +64,20 @@ def export(student: Student, precisions: Sequence[str], job: Job) -> list[Export
 
 
 def trace(
-    module: EncoderGraph | DecoderGraph, example: tuple[torch.Tensor, ...]
+    module: Graph, example: Sequence[torch.Tensor], axes: Mapping[str, dict[int, str]] = AXES
 ) -> onnx.ModelProto:
-    """The module as an fp32 ONNX graph with free batch and beams.
+    """The module as an fp32 ONNX graph.
 
+    Args:
+        axes: of its inputs and outputs, those whose length is free: by default batch and beams.
     Raises:
         ConversionError: torch's exporter refuses it.
     """
     # DYNAMIC rather than named: rows = batch * beams is no dimension that torch.export can name
-    shapes = {name: dict.fromkeys(AXES.get(name, ()), Dim.DYNAMIC) for name in module.inputs}
-    with quiet(), torch.no_grad():
+    shapes = {name: dict.fromkeys(axes.get(name, ()), Dim.DYNAMIC) for name in module.inputs}
+    with _quiet(), torch.no_grad():
         try:
-            exported = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+            exported = torch.export.export(module.eval(), tuple(example), dynamic_shapes=shapes)
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
@@ -89,7 +91,7 @@ def trace(
             kind = type(module).__name__
             raise ConversionError(f"torch cannot export {kind} to ONNX: {error}") from error
     assert program is not None
-    return clean(drop_unused(program.model_proto), AXES)
+    return clean(drop_unused(program.model_proto), axes)
 
 
 def _int8(student: Student, graphs: Graphs, fp32: Engine, job: Job) -> Exported:
@@ -147,7 +149,7 @@ def _measured(packed: Exported, parity: Parity) -> Exported:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Without the exporter's remarks about torchvision and about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -35,8 +35,8 @@ def command(
     """Write BUNDLE (default: the model inside the package) as one ONNX graph: pixels to ids.
 
     Resize, normalization and the greedy search are inside, so that a program needs ONNX Runtime and
-    nothing else of nanocap. It captions as `nanocap caption --beams 1` does, but for the last digit
-    of a resized pixel.
+    nothing else of nanocap. It captions as `nanocap caption --beams 1` does a photo of the model's
+    own size; larger ones are resized a little differently, which may change a word.
     """
     from nanocap.bundle import Bundle, default_bundle
     from nanocap.convert.whole import whole_caption

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nanocap.errors import NanocapError
@@ -16,6 +13,7 @@ from nanocap.scorer.dimensions import ScorerDimensions
 from nanocap.scorer.image import ImageTower
 from nanocap.scorer.text import TextTower
 from nanocap.student import Student
+from nanocap.student.file import load_module, save_module
 from nanocap.student.student import INITIAL_DEVIATION
 
 FIRST_SCALE = 1 / 0.07  # of the cosines before the softmax; CLIP starts there
@@ -56,10 +54,7 @@ class Scorer(nn.Module):
 
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
         """Write weights and dimensions as one safetensors file, whole or not at all."""
-        header = {**(metadata or {}), "dimensions": json.dumps(self.dimensions.to_dict())}
-        partial = path.with_name(f".{path.name}.partial")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial, header)
-        partial.replace(path)
+        save_module(path, self, self.dimensions.to_dict(), metadata)
 
     @classmethod
     def load(cls, path: Path) -> tuple[Scorer, dict[str, str]]:
@@ -68,28 +63,7 @@ class Scorer(nn.Module):
         Raises:
             NanocapError: the file is missing, damaged, or no scorer's checkpoint.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            dimensions = json.loads(metadata["dimensions"])
-            if not isinstance(dimensions, dict):
-                raise ValueError("its dimensions are no table")
-            scorer = cls(ScorerDimensions.from_dict(dimensions))
-            scorer.load_state_dict(state)
-        except FileNotFoundError:
-            raise NanocapError(f"{path}: no such scorer") from None
-        except (
-            NanocapError,
-            SafetensorError,
-            LookupError,
-            RuntimeError,
-            ValueError,
-            OSError,
-        ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise NanocapError(f"{path}: not a scorer's checkpoint ({reason})") from error
-        return scorer.eval(), metadata
+        return load_module(path, lambda d: cls(ScorerDimensions.from_dict(d)), "scorer", "scorer")
 
     def _initialize(self) -> None:
         for name, module in self.named_modules():

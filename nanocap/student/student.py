@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nanocap.errors import NanocapError
 from nanocap.student.decoder import Decoder
 from nanocap.student.dimensions import Dimensions
 from nanocap.student.encoder import Encoder
+from nanocap.student.file import load_module, save_module
 
 INITIAL_DEVIATION = 0.02
 
@@ -39,10 +36,7 @@ class Student(nn.Module):
 
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
         """Write weights and dimensions as one safetensors file, whole or not at all."""
-        header = {**(metadata or {}), "dimensions": json.dumps(self.dimensions.to_dict())}
-        partial = path.with_name(f".{path.name}.partial")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial, header)
-        partial.replace(path)
+        save_module(path, self, self.dimensions.to_dict(), metadata)
 
     @classmethod
     def load(cls, path: Path, prefix: str = "") -> tuple[Student, dict[str, str]]:
@@ -54,29 +48,9 @@ class Student(nn.Module):
         Raises:
             NanocapError: the file is missing, damaged, or no student's checkpoint.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-                state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-            dimensions = json.loads(metadata["dimensions"])
-            if not isinstance(dimensions, dict):
-                raise ValueError("its dimensions are no table")
-            student = cls(Dimensions.from_dict(dimensions))
-            student.load_state_dict(state)
-        except FileNotFoundError:
-            raise NanocapError(f"{path}: no such checkpoint") from None
-        except (
-            NanocapError,
-            SafetensorError,
-            LookupError,
-            RuntimeError,
-            ValueError,
-            OSError,
-        ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise NanocapError(f"{path}: not a student's checkpoint ({reason})") from error
-        return student.eval(), metadata
+        return load_module(
+            path, lambda d: cls(Dimensions.from_dict(d)), "checkpoint", "student", prefix
+        )
 
     def _initialize(self) -> None:
         for name, module in self.named_modules():

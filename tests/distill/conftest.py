@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -216,3 +218,21 @@ def checkpoints(corpus: Corpus, recipe: Recipe, tmp_path: Path) -> list[Path]:
         header = {"tokenizer": corpus.tokenizer.to_str(), "training": f'{{"seed": {seed}}}'}
         Student(recipe.dimensions()).save(paths[-1], header)
     return paths
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Callable[[dict[str, Image.Image]], str]:
+    """Writes photos as WebDataset shards, and says what they are called."""
+
+    def write_shard(photos: dict[str, Image.Image]) -> str:
+        with tarfile.open(tmp_path / "in.tar", "w") as tar:
+            for key, photo in photos.items():
+                buffer = io.BytesIO()
+                photo.save(buffer, "PNG")
+                for name, data in ((f"{key}.png", buffer.getvalue()), (f"{key}.json", b"{}")):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        return str(tmp_path / "in.tar")
+
+    return write_shard

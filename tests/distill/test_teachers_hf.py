@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,24 +288,6 @@ def noise(seed: int, width: int, height: int) -> Image.Image:
 
 
 PHOTOS = (noise(1, 40, 20), noise(2, 16, 32), noise(3, 24, 24))  # of different shapes
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Callable[[dict[str, Image.Image]], str]:
-    """Writes photos as WebDataset shards, and says what they are called."""
-
-    def write_shard(photos: dict[str, Image.Image]) -> str:
-        with tarfile.open(tmp_path / "in.tar", "w") as tar:
-            for key, photo in photos.items():
-                buffer = io.BytesIO()
-                photo.save(buffer, "PNG")
-                for name, data in ((f"{key}.png", buffer.getvalue()), (f"{key}.json", b"{}")):
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
-        return str(tmp_path / "in.tar")
-
-    return write_shard
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import tarfile
@@ -23,24 +22,6 @@ from nanocap.errors import MissingExtraError, NanocapError, OptionError, RecipeE
 from nanocap.student import Student
 
 GREY = Image.new("RGB", (8, 8), "grey")
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Callable[[dict[str, Image.Image]], str]:
-    """Writes photos as WebDataset shards, and says what they are called."""
-
-    def write_shard(photos: dict[str, Image.Image]) -> str:
-        with tarfile.open(tmp_path / "in.tar", "w") as tar:
-            for key, photo in photos.items():
-                buffer = io.BytesIO()
-                photo.save(buffer, "PNG")
-                for name, data in ((f"{key}.png", buffer.getvalue()), (f"{key}.json", b"{}")):
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
-        return str(tmp_path / "in.tar")
-
-    return write_shard
 
 
 def write(path: Path, *rows: object) -> str:
