@@ -63,7 +63,7 @@ def test_a_save_that_fails_leaves_the_old_file(
         filename.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("nanocap.student.student.save_file", full_disk)
+    monkeypatch.setattr("nanocap.student.file.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         student.save(path)
     assert path.read_bytes() == before
