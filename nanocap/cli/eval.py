@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
+import numpy as np
+import numpy.typing as npt
 
 from nanocap import quality
 from nanocap.bundle import Bundle, default_bundle
@@ -18,6 +20,7 @@ from nanocap.errors import DataError, ImageError
 from nanocap.metrics.evaluation import (
     Difference,
     Evaluation,
+    Matcher,
     compare,
     differences_to_dict,
     evaluate,
@@ -66,6 +69,13 @@ CAPTION_FILES = (".jsonl",)
     help="A scorer to leave out; meteor takes most of the time. Repeatable.",
 )
 @click.option(
+    "--scorer",
+    "judge",
+    type=click.Path(path_type=Path),
+    help="The scorer.safetensors of `nanocap scorer`: reports how often a caption finds its photo "
+    "among a hundred.",
+)
+@click.option(
     "--captions", type=click.Path(path_type=Path), help="Write the captions here as well."
 )
 @click.option(
@@ -95,6 +105,7 @@ def command(
     threads: int | None,
     seen: tuple[str, ...],
     skip: tuple[str, ...],
+    judge: Path | None,
     captions: Path | None,
     record: str | None,
     report: Path | None,
@@ -115,6 +126,7 @@ def command(
       nanocap eval my-bundle --artifact onnx-fp32 --data photos/captions.jsonl
       nanocap eval my-bundle theirs.jsonl --data 'flickr8k-val-*.tar'
       nanocap eval --data 'flickr8k-val-*.tar' --report page
+      nanocap eval --data 'flickr8k-val-*.tar' --scorer runs/scorer/scorer.safetensors
       nanocap eval --recipe distill/recipes/nano-s.toml --source coco-human
       nanocap eval my-bundle --data 'flickr8k-val-*.tar' --record flickr8k-val
     """
@@ -129,6 +141,8 @@ def command(
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{twice}: two photos have this key")
     known = _seen(seen) if seen else None
+    if judge is not None and not judge.is_file():
+        raise DataError(f"{judge}: there is no such scorer; `nanocap scorer` trains one")
     sides: list[Side] = []
 
     def described(target: Path | None) -> dict[str, list[str]]:
@@ -176,6 +190,7 @@ def command(
     common = set.intersection(*(set(texts) for texts in sets))
     references = {e.key: e.captions for e in examples if e.key in common}
     scorers = [name for name in SCORERS if name not in skip]
+    matcher = _matcher(judge, {e.key: e.image for e in examples if e.key in common})
     evaluations = [
         evaluate(
             {key: texts[key] for key in references},
@@ -183,6 +198,7 @@ def command(
             known,
             scorers,
             several if any(len(found) > 1 for found in several.values()) else None,
+            matcher,
         )
         for texts, several in zip(sets, candidates, strict=True)
     ]
@@ -201,6 +217,21 @@ def command(
         scored = [Photo(e.key, e.image, e.captions) for e in examples if e.key in common]
         write_eval_page(report, sides, evaluations, rows, scored, troubles.count)
     ctx.exit(1 if troubles.count else 0)
+
+
+def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
+    """Each photo is looked at once, however many sets of captions are scored."""
+    if path is None:
+        return None
+    from nanocap.distill.scorer.similarity import ImageTextScorer
+
+    scorer = ImageTextScorer.load(path)
+    seen = dict(zip(photos, scorer.embed_images(list(photos.values())), strict=True))
+
+    def match(texts: Sequence[str], keys: Sequence[str]) -> npt.NDArray[np.floating]:
+        return scorer.embed_texts(texts) @ np.stack([seen[key] for key in keys]).T
+
+    return match
 
 
 def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluation) -> None:

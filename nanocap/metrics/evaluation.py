@@ -5,15 +5,27 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from nanocap.metrics.facts import fact_measures
 from nanocap.metrics.measures import Interval, Measure
 from nanocap.metrics.oracle import oracle_measure
 from nanocap.metrics.reference import SCORERS, Missing, reference_measures
+from nanocap.metrics.retrieval import retrieval_measures
 from nanocap.metrics.variety import variety_measures
 
 DECIMALS = 3  # in JSON
+
+
+class Matcher(Protocol):
+    """How well each of some texts fits each of the photos that are scored."""
+
+    def __call__(self, texts: Sequence[str], keys: Sequence[str]) -> npt.NDArray[np.floating]:
+        """Similarities [texts, photos]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ def evaluate(
     seen: Collection[str] | None = None,
     scorers: Collection[str] = tuple(SCORERS),
     candidates: Mapping[str, Sequence[str]] | None = None,
+    matcher: Matcher | None = None,
 ) -> Evaluation:
     """Score one caption a photo.
 
@@ -70,6 +83,7 @@ def evaluate(
         seen: captions of the training data, for the share that is repeated verbatim.
         candidates: several captions a photo by the same keys, for the score of the best of them.
         scorers: those of `pycocoevalcap` that are wanted, keys of `reference.SCORERS`.
+        matcher: an image-text scorer, for retrieval.
     Raises:
         NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
         MissingExtraError: the packages of the extra `eval` are not installed.
@@ -83,12 +97,28 @@ def evaluate(
     ]
     if candidates is not None:
         found.append(oracle_measure({key: candidates[key] for key in ordered}, references))
+    found += _retrieval(ordered, references, matcher)
     return Evaluation(
         keys=tuple(ordered),
         captions=tuple(ordered.values()),
         measures=tuple(one for one in found if not isinstance(one, Missing)),
         missing=tuple(one for one in found if isinstance(one, Missing)),
     )
+
+
+def _retrieval(
+    captions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    matcher: Matcher | None,
+) -> list[Measure | Missing]:
+    label = "retrieval R@1"
+    if matcher is None:
+        return [Missing(label, "an image-text scorer decides it: give --scorer")]
+    if len(captions) < 2:
+        return [Missing(label, "one photo cannot be taken for another")]
+    keys = list(captions)
+    people = matcher([references[key][0] for key in keys], keys)
+    return [*retrieval_measures(matcher([captions[key] for key in keys], keys), people)]
 
 
 def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
