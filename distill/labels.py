@@ -13,10 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from nanocap.distill.augment import decode
-from nanocap.distill.corpus import BROKEN
 from nanocap.distill.sources import Example
 from nanocap.distill.teachers import KeyedTeacher, Teacher, ask
-from nanocap.errors import DataError
+from nanocap.errors import DataError, ImageError
 
 SUFFIXES = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
 
@@ -96,10 +95,11 @@ def _captioned(
     read: list[tuple[Example, str, Image.Image]] = []
     for photo in photos:
         try:
-            with Image.open(io.BytesIO(photo.image)) as image:
-                suffix = SUFFIXES[image.format or ""]
-            read.append((photo, suffix, decode(photo.image)))
-        except (*BROKEN, KeyError):
+            image = decode(photo.image)
+            with Image.open(io.BytesIO(photo.image)) as stored:
+                suffix = SUFFIXES[stored.format or ""]
+            read.append((photo, suffix, image))
+        except (ImageError, KeyError):  # damaged, or of a format that shards do not hold
             left_out.append(photo.key)
     keys, images = [photo.key for photo, _, _ in read], [image for _, _, image in read]
     found = ask(teacher, keys, images, captions) if read else []
