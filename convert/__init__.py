@@ -1,8 +1,9 @@
 """Checkpoint to bundle: export, quantization, parity.
 
 Reading order: `graphs` (what is exported), `tidy` (how its graph is cleaned), `exporters` (one file
-a backend), `calibration` and `quantize` (int8), `parity` (the comparison with eager), `card`,
-`build` (the bundle).
+a backend), `precisions` (what each makes of a graph: `quantize` with `calibration`, `dynamic`,
+`blockwise`, `half`), `budgets` (other numbers of visual tokens), `parity` (the comparison with
+eager), `build` (the bundle).
 """
 
 from __future__ import annotations

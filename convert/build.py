@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.photos import find_photos, load_photos, spread
 from nanocap.convert.quantize import Int8Options
-from nanocap.errors import OptionError
+from nanocap.errors import EngineError, MissingExtraError, OptionError
 from nanocap.image import load_image
 from nanocap.manifest import DecodingDefaults, Golden, Manifest
+from nanocap.precisions import plan
 from nanocap.runtime.captioner import Captioner
 
 CALIBRATION_PHOTOS = 128
@@ -36,8 +37,9 @@ def build_bundle(
     source: str | os.PathLike[str] | Checkpoint,
     out: str | os.PathLike[str],
     *,
-    precisions: Sequence[str] = ("int8",),
-    backend: str = "onnx",
+    precisions: Sequence[str] = (),
+    backends: Sequence[str] = ("onnx",),
+    tokens: Sequence[int] = (),
     photos: Sequence[str | os.PathLike[str]] = (),
     golden: str | os.PathLike[str] | None = None,
     name: str | None = None,
@@ -56,9 +58,12 @@ def build_bundle(
 
     Args:
         source: `student.safetensors` of a run, or a `Checkpoint` made from a student at hand.
-        precisions: one artifact each; the first is the one that runs by default.
-        backend: an exporter's name.
-        photos: files, folders and tar shards for calibration and comparison. Needed for int8.
+        precisions: one artifact each, `int4` for every backend or `onnx:int4` for one; default:
+            the first that a backend has. The first artifact is the one that runs by default.
+        backends: exporters' names.
+        tokens: numbers of visual tokens, an encoder each over the same decoder; default: the
+            student's own. Others than it was trained with cost quality.
+        photos: files, folders and tar shards for calibration and comparison. Needed for int8, int4.
         golden: a photo that goes into the bundle (mind its licence); default: a drawn picture.
         name: default: the recipe's name, else `student`.
         decoding: defaults at run time.
@@ -72,24 +77,34 @@ def build_bundle(
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or an artifact disagrees with it.
-        OptionError: `out` is there already.
+        OptionError: `out` is there already, or there is no such backend or precision.
         ImageError: the golden photo cannot be read.
     """
     if Path(out).exists() and not overwrite:  # before minutes of work
         raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
+    wanted = plan(backends, precisions)
+    exporters = {backend: load_exporter(backend) for backend in wanted}
+    for backend, exporter in exporters.items():
+        if tokens and not getattr(exporter, "BUDGETS", False):
+            raise OptionError(f"{backend} has no token budgets; convert to it without --tokens")
+    if len(set(tokens)) < len(tokens):
+        raise OptionError(f"name each number of tokens once, not {list(tokens)}")
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
-    exporter = load_exporter(backend)
-    unknown = [p for p in precisions if p not in exporter.PRECISIONS]
-    if unknown or not precisions or len(set(precisions)) != len(precisions):
-        known = ", ".join(exporter.PRECISIONS)
-        raise ConversionError(
-            f"{backend}: precisions must be some of {known}, each once, not {list(precisions)}"
-        )
     decoding = decoding or DecodingDefaults()
     picture = _golden(checkpoint, golden)
     calibration, probe = _photos(checkpoint, photos, calibration_photos, probe_photos)
-    job = Job(checkpoint.probe(probe, decoding), calibration, int8 or Int8Options(), report=report)
-    exported = exporter.export(checkpoint.student, precisions, job)
+    job = Job(
+        checkpoint.probe(probe, decoding),
+        calibration,
+        int8 or Int8Options(),
+        tokens=tuple(tokens),
+        report=report,
+    )
+    exported = _shared(
+        each
+        for backend, exporter in exporters.items()
+        for each in exporter.export(checkpoint.student, wanted[backend], job)
+    )
     artifacts = tuple(each.artifact for each in exported)
     manifest = Manifest(
         name=name or str(checkpoint.training.get("recipe", "student")),
@@ -105,7 +120,7 @@ def build_bundle(
     )
     report("bundle: captioning the golden image with it")
     files = _files(checkpoint, exported, picture)
-    manifest = replace(manifest, golden=_caption(manifest, files))
+    manifest = replace(manifest, golden=golden_caption(manifest, files))
     files[CARD] = model_card(manifest, sum(map(len, files.values()))).encode()
     return write_bundle(out, manifest, files, overwrite=overwrite)
 
@@ -134,6 +149,18 @@ def _golden(checkpoint: Checkpoint, photo: str | os.PathLike[str] | None) -> byt
     return buffer.getvalue()
 
 
+def _shared(exported: Iterable[Exported]) -> list[Exported]:
+    """The same artifacts; of files with the same bytes, the path of the first stands for all."""
+    paths: dict[bytes, str] = {}
+    shared = []
+    for each in exported:
+        first = {path: paths.setdefault(data, path) for path, data in each.files.items()}
+        files = {role: first[path] for role, path in each.artifact.files.items()}
+        kept = {path: data for path, data in each.files.items() if first[path] == path}
+        shared.append(Exported(replace(each.artifact, files=files), kept))
+    return shared
+
+
 def _files(checkpoint: Checkpoint, exported: Sequence[Exported], golden: bytes) -> dict[str, bytes]:
     files = {TOKENIZER: checkpoint.tokenizer.encode(), GOLDEN: golden}
     for each in exported:
@@ -141,12 +168,28 @@ def _files(checkpoint: Checkpoint, exported: Sequence[Exported], golden: bytes) 
     return files
 
 
-def _caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
-    """The golden entry, its caption said by the runtime from a draft of the bundle."""
+def golden_caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
+    """The golden entry: what the first artifact that runs on this machine says of the image.
+
+    Raises:
+        ConversionError: none of them runs here, or the student says nothing.
+    """
+    refused = ""
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(Path(folder) / "draft", manifest, files)
-        captioner = Captioner(draft, artifact=manifest.golden.artifact)
-        text = captioner(files[manifest.golden.image]).text
-    if not text:
-        raise ConversionError("the student says nothing about the golden image; train it first")
-    return replace(manifest.golden, caption=text)
+        for artifact in manifest.artifacts:
+            try:
+                captioner = Captioner(draft, artifact=artifact.name)
+            except (EngineError, MissingExtraError) as error:  # made here, run elsewhere
+                refused = str(error)
+                continue
+            text = captioner(files[manifest.golden.image]).text
+            if not text:
+                raise ConversionError(
+                    "the student says nothing about the golden image; train it first"
+                )
+            return replace(manifest.golden, artifact=artifact.name, caption=text)
+    raise ConversionError(
+        f"no artifact runs on this machine to caption the golden image, convert to onnx as well"
+        f" ({refused})"
+    )

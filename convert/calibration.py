@@ -17,6 +17,7 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.sessions import open_session
 
 Feeds = Mapping[str, npt.NDArray[Any]]
+FeedSource = Callable[[], Iterator[Feeds]]  # the inputs of a graph, run by run
 Ranges = dict[str, tuple[float, float]]
 BINS = 2048
 PERCENTILE = 99.99
@@ -74,7 +75,7 @@ METHODS: dict[str, Method] = {"minmax": minmax, "percentile": percentile, "mse":
 def collect_ranges(
     model: onnx.ModelProto,
     tensors: Iterable[str],
-    feeds: Callable[[], Iterator[Feeds]],
+    feeds: FeedSource,
     method: str,
 ) -> Ranges:
     """The range of each tensor while the graph runs on `feeds`.
@@ -82,7 +83,7 @@ def collect_ranges(
     Args:
         model: a float graph.
         tensors: names of float values that its nodes make.
-        feeds: gives the inputs run by run; called once, or twice where a histogram is needed.
+        feeds: called once, or twice where a histogram is needed.
         method: one of `METHODS`.
 
     Raises:

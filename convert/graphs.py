@@ -204,3 +204,9 @@ AXES = {
     "new_keys": {1: "rows"},
     "new_values": {1: "rows"},
 }
+# The decoder takes any number of visual tokens: encoders of several budgets share it.
+DECODER_AXES = {
+    **AXES,
+    "cross_keys": {1: "batch", 2: "visual_tokens"},
+    "cross_values": {1: "batch", 2: "visual_tokens"},
+}

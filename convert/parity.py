@@ -117,8 +117,10 @@ def check_exact(parity: Parity, what: str) -> None:
         )
 
 
-def check_batches(engine: Engine, probe: Probe, what: str) -> None:
-    """That a photo gives the same alone, in a batch, and under several beams.
+def check_batches(
+    engine: Engine, probe: Probe, what: str, tolerance: float = BATCH_TOLERANCE
+) -> None:
+    """That a photo gives the same alone, in a batch, and under several beams, to `tolerance`.
 
     Raises:
         ConversionError: it does not.
@@ -142,7 +144,7 @@ def check_batches(engine: Engine, probe: Probe, what: str) -> None:
                 empty_cache(probe.sizes, 1),
             )
             worst = max(worst, float(np.abs(single[0, 0] - logits[index, beam]).max()))
-        if not worst <= BATCH_TOLERANCE:
+        if not worst <= tolerance:
             raise ConversionError(
                 f"{what}: a photo in a batch differs by {worst:.2g} from the same photo alone"
             )

@@ -11,7 +11,7 @@ decided on rounded similarities is another rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,9 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from nanocap.convert.calibration import Feeds, Ranges, collect_ranges
+from nanocap.convert.calibration import FeedSource, Ranges, collect_ranges
 from nanocap.convert.tidy import quantize_gather, quantize_pixels
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
-
-FeedSource = Callable[[], Iterator[Feeds]]
 
 
 @dataclass(frozen=True)

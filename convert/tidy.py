@@ -65,7 +65,7 @@ def quantize_gather(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         table, scale = dequantize.input[0], dequantize.input[1]
         rows, out = gather.input[1], gather.output[0]
-        zero_point = _constant(model, dequantize.input[2])
+        zero_point = constants(model)[dequantize.input[2]]
         if zero_point.any():
             raise ConversionError(f"the table {table} has a zero point; quantize it symmetrically")
         make, name = helper.make_node, gather.name
@@ -77,7 +77,7 @@ def quantize_gather(model: onnx.ModelProto) -> onnx.ModelProto:
             make("Mul", [f"{out}_whole", f"{out}_column"], [out], f"{name}_mul"),
         ]
         graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "last_axis"))
-        _replace(model, gather, nodes)
+        replace_node(model, gather, nodes)
     return drop_unused(model)
 
 
@@ -95,7 +95,8 @@ def quantize_pixels(model: onnx.ModelProto, mean: float, std: float) -> onnx.Mod
         path.append(node)
         value = node.output[0]
     kinds = [node.op_type for node in path]
-    scale, zero_point = (_constant(model, name).item() for name in path[-1].input[1:3])
+    values = constants(model)
+    scale, zero_point = (values[name].item() for name in path[-1].input[1:3])
     if kinds != ["Transpose", "Cast", "Sub", "Div", "QuantizeLinear"] or (scale, zero_point) != (
         1 / std,
         mean,
@@ -118,12 +119,13 @@ def _consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return consumers
 
 
-def _constant(model: onnx.ModelProto, name: str) -> np.ndarray:
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    return numpy_helper.to_array(tensor)
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The values of the initializers by name."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def _replace(model: onnx.ModelProto, old: onnx.NodeProto, new: list[onnx.NodeProto]) -> None:
+def replace_node(model: onnx.ModelProto, old: onnx.NodeProto, new: list[onnx.NodeProto]) -> None:
+    """Put `new` where `old` stands; in place."""
     nodes = list(model.graph.node)
     index = next(i for i, node in enumerate(nodes) if node is old or node == old)
     nodes[index : index + 1] = new

@@ -72,8 +72,9 @@ def whole_caption(bundle: Bundle, artifact: Artifact) -> onnx.ModelProto:
         [helper.make_tensor_value_info("ids", TensorProto.INT64, ["pieces"])],
         [*encoder.graph.initializer, *_tensors(constants | _outer(manifest))],
     )
+    domains = {entry.domain: entry for entry in (*encoder.opset_import, *decoder.opset_import)}
     model = helper.make_model(
-        graph, opset_imports=encoder.opset_import, ir_version=encoder.ir_version
+        graph, opset_imports=list(domains.values()), ir_version=encoder.ir_version
     )
     model.producer_name = "nanocap"
     helper.set_model_props(model, {"pieces": json.dumps(vocabulary.pieces)})

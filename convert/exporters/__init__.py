@@ -5,7 +5,7 @@ The module `nanocap.convert.exporters.<backend>` holds `PRECISIONS` and a functi
     export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]
 
 that loads, runs and compares what it made before it returns. The runtime's engine of the same name
-(`nanocap.runtime.engines`) runs it.
+(`nanocap.runtime.engines`) runs it. Its line in `nanocap.precisions` names it on the command line.
 """
 
 from __future__ import annotations
@@ -35,18 +35,24 @@ class Job:
         calibration: photos to calibrate int8 on, uint8 [photos, size, size, 3]; may be empty where
             no precision needs them.
         int8: how to quantize.
+        tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
+            own, and no number in the names. Only an exporter with `BUDGETS = True` is given some.
         report: takes a line of progress.
     """
 
     probe: Probe
     calibration: npt.NDArray[np.uint8]
     int8: Int8Options = field(default_factory=Int8Options)
+    tokens: tuple[int, ...] = ()
     report: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact, named `<backend>-<precision>`, and its files' bytes by path in the bundle."""
+    """An artifact, and its files' bytes by path in the bundle.
+
+    It is named `<backend>-<precision>`, and `-<visual tokens>` behind it where they were asked for.
+    """
 
     artifact: Artifact
     files: Mapping[str, bytes]
@@ -58,7 +64,7 @@ class Exporter(Protocol):
     PRECISIONS: tuple[str, ...]
 
     def export(self, student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
-        """One artifact a precision, in their order.
+        """One artifact a precision, and within it one a number of tokens, in their order.
 
         Raises:
             ConversionError: what was made does not agree with the student.

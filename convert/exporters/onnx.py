@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime: `encoder.onnx` and `decoder.onnx`, in fp32 and in static int8."""
+"""ONNX for ONNX Runtime: `encoder.onnx` and `decoder.onnx` in each of `convert.precisions`."""
 
 from __future__ import annotations
 
@@ -6,61 +6,155 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch.export import Dim
 
+from nanocap.convert.budgets import with_tokens
 from nanocap.convert.calibration import Feeds
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job
-from nanocap.convert.graphs import AXES, DecoderGraph, EncoderGraph, Graph, Sizes
+from nanocap.convert.graphs import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Graph, Sizes
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
-from nanocap.convert.quantize import quantize_decoder, quantize_encoder
-from nanocap.convert.rollout import batches, rollout
+from nanocap.convert.precisions import PRECISIONS as KINDS
+from nanocap.convert.precisions import Maker, Precision
+from nanocap.convert.rollout import BATCH, batches, rollout
 from nanocap.convert.sessions import running_operators
 from nanocap.convert.tidy import clean, drop_unused
+from nanocap.errors import NanocapError
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = tuple(KINDS)
+BUDGETS = True  # it heeds `Job.tokens`
 OPSET = 20  # the first with Gelu; ONNX Runtime takes it from 1.17 on
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
 DECODER_PHOTOS = 32  # each gives a dozen steps: enough for the ranges of the decoder
 
-Graphs = dict[str, onnx.ModelProto]  # by role: encoder, decoder
-
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
-    """See `Exporter.export`."""
-    if "int8" in precisions and not len(job.calibration):
-        raise ConversionError("int8 is calibrated on photos; name some with --photos")
-    job.report("onnx: tracing the encoder and the decoder")
-    sizes = Sizes.of(student.dimensions)
-    graphs = {
-        "encoder": trace(EncoderGraph(student), sizes.encoder_example(EXAMPLE_IMAGES)),
-        "decoder": trace(
-            DecoderGraph(student), sizes.decoder_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS)
-        ),
-    }
-    job.report(f"onnx: comparing fp32 with eager on {len(job.probe.pixels)} photos")
-    fp32 = _pack(student, "fp32", graphs)
-    engine = _load(fp32)
-    parity = compare(EagerEngine(student), engine, job.probe)
-    check_exact(parity, "onnx fp32")
-    check_batches(engine, job.probe, "onnx fp32")
-    exported = []
+    """See `Exporter.export`. One decoder a precision, whatever the number of encoders."""
     for precision in precisions:
-        if precision == "fp32":
-            exported.append(_measured(fp32, parity))
-        elif precision == "int8":
-            exported.append(_int8(student, graphs, engine, job))
-        else:
-            raise ConversionError(f"onnx has no precision {precision!r}; it has fp32 and int8")
-    return exported
+        if precision not in KINDS:
+            known = ", ".join(KINDS)
+            raise ConversionError(f"onnx has no precision {precision!r}; it has {known}")
+        if KINDS[precision].calibrated and not len(job.calibration):
+            raise ConversionError(f"{precision} is calibrated on photos; name some with --photos")
+    source = _Source.trace(student, job)
+    return [
+        _export(source, precision, tokens) for precision in precisions for tokens in source.encoders
+    ]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The student in fp32, which every precision is made from, and what has been made so far.
+
+    Attributes:
+        encoders: by visual tokens.
+        engines: both graphs as they are, by visual tokens.
+        exact: parity of the engines with eager.
+        made: graphs by their maker and, of an encoder, its tokens: int4 has the encoder of int8.
+    """
+
+    student: Student
+    job: Job
+    encoders: Mapping[int, onnx.ModelProto]
+    decoder: onnx.ModelProto
+    engines: Mapping[int, Engine]
+    exact: Mapping[int, Parity]
+    made: dict[tuple[Maker, int | None], onnx.ModelProto]
+
+    @classmethod
+    def trace(cls, student: Student, job: Job) -> _Source:
+        """Traces the graphs and compares them with eager."""
+        job.report("onnx: tracing the encoder and the decoder")
+        students = {
+            tokens: with_tokens(student, tokens)
+            for tokens in job.tokens or (student.dimensions.visual_tokens,)
+        }
+        sizes = Sizes.of(student.dimensions)
+        example = sizes.encoder_example(EXAMPLE_IMAGES)
+        encoders = {tokens: trace(EncoderGraph(each), example) for tokens, each in students.items()}
+        decoder = trace(
+            DecoderGraph(student),
+            sizes.decoder_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS),
+            DECODER_AXES,
+        )
+        engines, exact = {}, {}
+        for tokens, each in students.items():
+            what = f"onnx fp32 of {tokens} tokens"
+            job.report(f"{what}: comparing with eager on {len(job.probe.pixels)} photos")
+            engines[tokens] = _engine(encoders[tokens], decoder)
+            exact[tokens] = compare(EagerEngine(each), engines[tokens], job.probe)
+            check_exact(exact[tokens], what)
+            check_batches(engines[tokens], job.probe, what)
+        return cls(student, job, encoders, decoder, engines, exact, {})
+
+    def encoder(self, kind: Precision, tokens: int) -> onnx.ModelProto:
+        """The encoder of so many tokens in a precision."""
+        key = (kind.encoder, tokens)
+        if key not in self.made:
+            feeds = partial(_encoder_feeds, self._photos(kind))
+            graph = kind.encoder(self.encoders[tokens], feeds, self.job.int8)
+            self.made[key] = clean(graph, AXES)
+        return self.made[key]
+
+    def decoder_in(self, kind: Precision) -> onnx.ModelProto:
+        """The decoder in a precision, for every budget."""
+        key = (kind.decoder, None)
+        if key not in self.made:
+            feeds = partial(self._decoder_feeds, self._photos(kind))
+            graph = kind.decoder(self.decoder, feeds, self.job.int8)
+            self.made[key] = clean(graph, DECODER_AXES)
+        return self.made[key]
+
+    def _photos(self, kind: Precision) -> npt.NDArray[np.uint8]:
+        return self.job.calibration if kind.calibrated else self.job.probe.pixels[:BATCH]
+
+    def _decoder_feeds(self, photos: npt.NDArray[np.uint8]) -> Iterator[Feeds]:
+        """Greedy captions of some of the photos, in turns by each budget's engine."""
+        some = photos[:: -(-len(photos) // DECODER_PHOTOS)]
+        for place, engine in enumerate(self.engines.values()):
+            for batch in batches(some[place :: len(self.engines)]):
+                yield from (step.feeds() for step in rollout(engine, self.job.probe, batch))
+
+
+def _encoder_feeds(photos: npt.NDArray[np.uint8]) -> Iterator[Feeds]:
+    yield from ({"pixels": batch} for batch in batches(photos))
+
+
+def _export(source: _Source, precision: str, tokens: int) -> Exported:
+    kind, job = KINDS[precision], source.job
+    name = f"onnx-{precision}" + (f"-{tokens}" if job.tokens else "")
+    seen = f", calibrated on {len(job.calibration)} photos" if kind.calibrated else ""
+    job.report(f"{name}: making the graphs{seen}")
+    encoder, decoder = source.encoder(kind, tokens), source.decoder_in(kind)
+    packed = _pack(name, precision, tokens, encoder, decoder)
+    measured: dict[str, Any] = {"bytes": sum(map(len, packed.files.values()))}
+    if tokens != source.student.dimensions.visual_tokens:
+        measured["trained_tokens"] = source.student.dimensions.visual_tokens
+    if precision == "fp32":
+        measured["parity"] = {"against": "eager", **source.exact[tokens].to_dict()}
+        return _measured(packed, measured)
+    job.report(f"{name}: comparing with fp32 on {len(job.probe.pixels)} photos")
+    _check_integer(packed, kind)
+    engine = load_engine(packed.artifact, packed.files, None)
+    check_batches(engine, job.probe, name, kind.batch_tolerance)
+    parity = compare(source.engines[tokens], engine, job.probe)
+    measured["parity"] = {"against": "fp32", **parity.to_dict()}
+    if kind.emulate is not None:
+        emulated = _engine(kind.emulate(encoder), kind.emulate(decoder))
+        parity = compare(source.engines[tokens], emulated, job.probe)
+        measured["parity_emulated"] = {"against": "fp32", **parity.to_dict()}
+    return _measured(packed, measured)
 
 
 def trace(
@@ -71,7 +165,7 @@ def trace(
     Args:
         axes: of its inputs and outputs, those whose length is free: by default batch and beams.
     Raises:
-        ConversionError: torch's exporter refuses it.
+        ConversionError: torch's exporter refuses it, or the module itself does.
     """
     # DYNAMIC rather than named: rows = batch * beams is no dimension that torch.export can name
     shapes = {name: dict.fromkeys(axes.get(name, ()), Dim.DYNAMIC) for name in module.inputs}
@@ -87,6 +181,8 @@ def trace(
                 opset_version=OPSET,
                 verbose=False,
             )
+        except NanocapError as error:  # a reducer that cannot keep so few tokens
+            raise ConversionError(error) from None
         except Exception as error:
             kind = type(module).__name__
             raise ConversionError(f"torch cannot export {kind} to ONNX: {error}") from error
@@ -94,57 +190,34 @@ def trace(
     return clean(drop_unused(program.model_proto), axes)
 
 
-def _int8(student: Student, graphs: Graphs, fp32: Engine, job: Job) -> Exported:
-    photos = job.calibration
-    job.report(f"onnx: calibrating the encoder on {len(photos)} photos")
-
-    def encoder_feeds() -> Iterator[Feeds]:
-        yield from ({"pixels": batch} for batch in batches(photos))
-
-    def decoder_feeds() -> Iterator[Feeds]:
-        for batch in batches(photos[:: -(-len(photos) // DECODER_PHOTOS)]):
-            yield from (step.feeds() for step in rollout(fp32, job.probe, batch))
-
-    encoder = clean(quantize_encoder(graphs["encoder"], encoder_feeds, job.int8), AXES)
-    job.report("onnx: calibrating the decoder on their captions")
-    decoder = clean(quantize_decoder(graphs["decoder"], decoder_feeds, job.int8), AXES)
-    packed = _pack(student, "int8", {"encoder": encoder, "decoder": decoder})
-    _check_integer(packed)
-    engine = _load(packed)
-    job.report(f"onnx: comparing int8 with fp32 on {len(job.probe.pixels)} photos")
-    check_batches(engine, job.probe, "onnx int8")
-    return _measured(packed, compare(fp32, engine, job.probe))
-
-
-def _check_integer(packed: Exported) -> None:
-    """That no convolution and no product with weights runs in float after all."""
+def _check_integer(packed: Exported, kind: Precision) -> None:
+    """That nothing runs in float after all which the precision has in integers."""
+    never = {"encoder": kind.float_encoder, "decoder": kind.float_decoder}
     for role, path in packed.artifact.files.items():
         running = running_operators(packed.files[path])
-        left = {op: running[op] for op in ("Conv", "FusedConv", "Gemm", "FusedGemm") if running[op]}
+        left = {op: running[op] for op in never[role] if running[op]}
         if left:
-            raise ConversionError(f"onnx int8: {role} still runs {left} in float")
+            raise ConversionError(f"{packed.artifact.name}: {role} still runs {left} in float")
 
 
-def _pack(student: Student, precision: str, graphs: Graphs) -> Exported:
-    name = f"onnx-{precision}"
+def _engine(encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> Engine:
+    packed = _pack("draft", "draft", 1, encoder, decoder)
+    return load_engine(packed.artifact, packed.files, None)
+
+
+def _pack(
+    name: str, precision: str, tokens: int, encoder: onnx.ModelProto, decoder: onnx.ModelProto
+) -> Exported:
+    graphs = {"encoder": encoder, "decoder": decoder}
     paths = {role: f"{name}/{role}.onnx" for role in graphs}
     for graph in graphs.values():
         graph.producer_name, graph.producer_version = "nanocap", ""
         onnx.checker.check_model(graph)
-    artifact = Artifact(name, "onnx", precision, student.dimensions.visual_tokens, paths)
+    artifact = Artifact(name, "onnx", precision, tokens, paths)
     return Exported(artifact, {paths[role]: g.SerializeToString() for role, g in graphs.items()})
 
 
-def _load(packed: Exported) -> Engine:
-    return load_engine(packed.artifact, packed.files, None)
-
-
-def _measured(packed: Exported, parity: Parity) -> Exported:
-    against = "eager" if packed.artifact.precision == "fp32" else "fp32"
-    measured: dict[str, Any] = {
-        "bytes": sum(map(len, packed.files.values())),
-        "parity": {"against": against, **parity.to_dict()},
-    }
+def _measured(packed: Exported, measured: Mapping[str, Any]) -> Exported:
     return replace(packed, artifact=replace(packed.artifact, measured=measured))
 
 

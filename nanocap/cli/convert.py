@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nanocap.cli.progress import timed_lines
+from nanocap.precisions import BACKENDS, PRECISIONS
 
 EXAMPLES = """\
 \b
@@ -16,12 +17,25 @@ Examples:
   nanocap convert student.safetensors --out both --precision int8 --precision fp32 \\
       --photos holiday/ --photos coco-000.tar --golden my-own-photo.jpg
   nanocap convert student.safetensors --out exact --precision fp32       # needs no photos
+  nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
+      --precision int4 --precision fp16 --tokens 98 --tokens 49
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
 
 \b
-int8 takes its scales from photos: a hundred or two that resemble what it will see. They are read,
-not kept. The golden photo IS kept, as a PNG of the model's input size: give one that you may
-pass on. Without it a drawn picture takes its place.
+int8          everything with weights in integers; scaled on photos
+int8-dynamic  its linear layers in integers, scaled on the spot: no photos, a slower encoder
+int4          int8, and 4-bit weights in the decoder: smallest
+fp16          for graphics and neural processors; on a CPU it is no faster than fp32
+fp32          as trained
+
+\b
+int8 and int4 take scales from photos: a hundred or two that resemble what they will see. They are
+read, not kept. Fewer --tokens are faster and see less; a number that the student was not trained
+with costs most, so measure it with nanocap eval.
+
+\b
+The golden photo IS kept, as a PNG of the model's input size: give one that you may pass on. Without
+it a drawn picture takes its place.
 
 \b
 `nanocap eval BUNDLE --data ... --record NAME` puts quality on the model card.
@@ -36,13 +50,29 @@ killed or fails leaves nothing at --out.
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
+    "--to",
+    "backends",
+    multiple=True,
+    type=click.Choice(BACKENDS),
+    default=("onnx",),
+    show_default=True,
+    help="Backend; may be repeated.",
+)
+@click.option(
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["int8", "fp32"]),
-    default=("int8",),
-    show_default=True,
-    help="An artifact each; the first one runs by default.",
+    metavar="[BACKEND:]PRECISION",
+    help="An artifact each; the first one runs by default.  "
+    + "; ".join(f"{name}: {', '.join(some)}" for name, some in PRECISIONS.items())
+    + "  [default: the first of the backend's]",
+)
+@click.option(
+    "--tokens",
+    multiple=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Visual tokens: an encoder each over one decoder; may be repeated.  [default: as trained]",
 )
 @click.option(
     "--photos",
@@ -56,7 +86,7 @@ killed or fails leaves nothing at --out.
     type=click.IntRange(1, 10_000),
     default=128,
     show_default=True,
-    help="At most so many of them, spread evenly, calibrate int8.",
+    help="At most so many of them, spread evenly, calibrate int8 and int4.",
 )
 @click.option(
     "--golden",
@@ -81,12 +111,14 @@ killed or fails leaves nothing at --out.
     is_flag=True,
     help="7-bit weights, for x86 processors without VNNI (before 2019 or so).",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 def command(
     checkpoint: Path,
     out: Path,
+    backends: tuple[str, ...],
     precisions: tuple[str, ...],
+    tokens: tuple[int, ...],
     photos: tuple[Path, ...],
     calibration: int,
     golden: Path | None,
@@ -108,6 +140,8 @@ def command(
         checkpoint,
         out,
         precisions=precisions,
+        backends=backends,
+        tokens=tokens,
         photos=photos,
         golden=golden,
         name=name,

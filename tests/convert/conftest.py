@@ -21,6 +21,7 @@ from nanocap.convert.exporters.onnx import trace
 from nanocap.convert.graphs import EncoderGraph, Sizes
 from nanocap.convert.rollout import Probe
 from nanocap.manifest import DecodingDefaults
+from nanocap.precisions import PRECISIONS
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Dimensions, Student
 
@@ -98,7 +99,7 @@ class Tiny:
     def exported(self, precision: str) -> Exported:
         if not self._exported:
             job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5))
-            for made in load_exporter("onnx").export(tiny_student(), ["fp32", "int8"], job):
+            for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
                 self._exported[made.artifact.precision] = made
         return self._exported[precision]
 
@@ -135,14 +136,14 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Pat
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
-    """Built from a student at hand: int8 first, then fp32, calibrated on a folder of pictures."""
+    """Built from a student at hand: every precision, int8 first, from a folder of pictures."""
     photos = tmp_path_factory.mktemp("photos")
     for index, picture in enumerate(tiny.pixels(12, seed=5)):
         Image.fromarray(picture).save(photos / f"{index}.png")
     return build_bundle(
         tiny.checkpoint(),
         tmp_path_factory.mktemp("bundles") / "tiny",
-        precisions=["int8", "fp32"],
+        precisions=["int8", "fp32", "fp16", "int8-dynamic", "int4"],
         photos=[photos],
         calibration_photos=8,
         golden=photos / "0.png",

@@ -17,16 +17,20 @@ from nanocap import Captioner
 from nanocap.bundle import Bundle
 from nanocap.card import model_card
 from nanocap.cli import group
-from nanocap.convert.build import build_bundle
+from nanocap.cli.convert import command as convert
+from nanocap.convert.build import build_bundle, golden_caption
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.exporters import backends, load_exporter
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
+from nanocap.precisions import BACKENDS, PRECISIONS, plan
 
 
 def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
     manifest = Bundle(bundle).manifest
     assert (manifest.name, manifest.version) == ("tiny", "0.3.0")
-    assert [a.name for a in manifest.artifacts] == ["onnx-int8", "onnx-fp32"]
+    names = [f"onnx-{precision}" for precision in ("int8", "fp32", "fp16", "int8-dynamic", "int4")]
+    assert [a.name for a in manifest.artifacts] == names
     assert manifest.artifacts[0].visual_tokens == 4
     assert manifest.artifacts[1].measured["parity"]["max_logit_difference"] < 1e-3
     assert manifest.image.size == 64
@@ -38,10 +42,10 @@ def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
     assert Bundle(bundle).unlisted() == []
 
 
-def test_both_artifacts_caption_through_the_runtime(bundle: Path, tiny: Any) -> None:
+def test_every_artifact_captions_through_the_runtime(bundle: Path, tiny: Any) -> None:
     pictures = list(tiny.pixels(4))
-    for artifact in ("onnx-int8", "onnx-fp32"):
-        captioner = Captioner(bundle, artifact=artifact, threads=1)
+    for artifact in Bundle(bundle).manifest.artifacts:
+        captioner = Captioner(bundle, artifact=artifact.name, threads=1)
         captions = [caption.text for caption in captioner(pictures)]
         assert all(text.startswith("Word") and text.endswith(".") for text in captions)
         assert len(set(captions)) > 1
@@ -124,10 +128,17 @@ def test_checkpoints_that_cannot_be_converted_are_named(tmp_path: Path, tiny: An
 
 def test_options_that_cannot_be_are_refused_before_the_work(tmp_path: Path, tiny: Any) -> None:
     out, checkpoint = tmp_path / "out", tiny.checkpoint()
-    with pytest.raises(ConversionError, match=r"some of fp32, int8, each once, not \['int4'\]"):
-        build_bundle(checkpoint, out, precisions=["int4"])
-    with pytest.raises(ConversionError, match="each once"):
-        build_bundle(checkpoint, out, precisions=["fp32", "fp32"])
+    for wrong, message in (
+        ({"precisions": ["int3"]}, "onnx has no precision 'int3'; it has int8, fp32, fp16, int8-"),
+        ({"precisions": ["fp32", "onnx:fp32"]}, "precision fp32 of onnx is named twice"),
+        ({"precisions": ["tflite:fp32"]}, "'tflite:fp32': nothing is converted to 'tflite'"),
+        ({"backends": ["tflite"]}, "unknown backend 'tflite'; known are "),
+        ({"backends": ["onnx", "onnx"]}, "each backend once"),
+        ({"tokens": [4, 4]}, "each number of tokens once"),
+    ):
+        with pytest.raises(OptionError, match=message) as caught:
+            build_bundle(checkpoint, out, **wrong)
+        assert "\n" not in str(caught.value)
     with pytest.raises(NanocapError, match=r"gone\.jpg: there is no such file"):
         build_bundle(checkpoint, out, precisions=["fp32"], golden=tmp_path / "gone.jpg")
     (tmp_path / "empty").mkdir()
@@ -166,7 +177,7 @@ def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> N
     assert result["bytes"] == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     assert result["artifacts"]["onnx-fp32"]["parity"]["captions_equal"] == 1.0
     assert result["golden"] == Bundle(out).manifest.golden.caption
-    assert "comparing fp32 with eager" in done.stderr
+    assert "fp32 of 4 tokens: comparing with eager" in done.stderr
     assert Bundle(out).manifest.decoding.beams == 2
 
 
@@ -177,6 +188,7 @@ def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -
         ((str(checkpoint_file), "--out", str(tmp_path)), 2, "is there already"),
         ((str(checkpoint_file), *out, "--photos", "nowhere"), 1, "nowhere: no such photo"),
         ((str(checkpoint_file), *out), 1, "int8 is calibrated on photos"),
+        ((str(checkpoint_file), *out, "--precision", "int3"), 2, "onnx has no precision 'int3'"),
     ):
         done = cli("convert", *arguments)
         assert done.exit_code == code, done.output
@@ -188,3 +200,51 @@ def test_the_help_teaches() -> None:
     help_text = cli("convert", "--help").stdout
     for text in ("--photos", "--golden", "--record", "nanocap verify", "[default: 128"):
         assert text in help_text
+    assert all(name in help_text for some in PRECISIONS.values() for name in some)
+    assert all(name in help_text for name in BACKENDS)
+
+
+def test_what_the_command_offers_is_what_the_exporters_have() -> None:
+    assert set(BACKENDS) == set(backends())
+    for backend in BACKENDS:
+        assert tuple(load_exporter(backend).PRECISIONS) == PRECISIONS[backend]
+
+
+def test_a_plan_gives_each_backend_its_precisions() -> None:
+    assert plan(["onnx"], []) == {"onnx": ("int8",)}
+    assert plan(["onnx"], ["onnx:int4", "fp32"]) == {"onnx": ("int4", "fp32")}
+
+
+def test_the_help_needs_no_torch_and_is_quick() -> None:
+    code = "import sys; sys.modules['torch'] = None; from nanocap.cli import group; "
+    code += "group(['convert', '--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert "int8-dynamic" in done.stdout, done.stderr
+    assert not {"onnx", "nanocap.convert", "onnxruntime"}.intersection(done.stdout.split())
+
+
+def test_force_is_another_word_for_overwrite() -> None:
+    (option,) = (option for option in convert.params if option.name == "overwrite")
+    assert option.opts == ["--overwrite", "--force"]
+
+
+def test_the_same_bytes_are_stored_once(bundle: Path) -> None:
+    files = {a.precision: a.files for a in Bundle(bundle).manifest.artifacts}
+    assert files["int4"]["encoder"] == files["int8"]["encoder"] == "onnx-int8/encoder.onnx"
+    assert files["int4"]["decoder"] == "onnx-int4/decoder.onnx"
+    assert not (bundle / "onnx-int4" / "encoder.onnx").exists()
+
+
+def test_an_artifact_of_elsewhere_leaves_the_golden_image_to_the_next(
+    tmp_path: Path, bundle: Path
+) -> None:
+    """Core ML is made on Linux, where it does not run."""
+    opened = Bundle(bundle)
+    first = replace(opened.manifest.artifacts[0], name="far", backend="elsewhere")
+    golden = replace(opened.manifest.golden, artifact="far")
+    alone = replace(opened.manifest, artifacts=(first,), golden=golden)
+    manifest = replace(alone, artifacts=(first, *opened.manifest.artifacts[1:]))
+    files = {path: opened.read(path) for path in manifest.files}
+    assert golden_caption(manifest, files).artifact == "onnx-fp32"
+    with pytest.raises(ConversionError, match=r"no artifact runs on this machine .*'elsewhere'"):
+        golden_caption(alone, files)

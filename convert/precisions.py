@@ -1,0 +1,90 @@
+"""What each precision of ONNX makes of the two graphs: to add one is to add an entry.
+
+Its name also stands in `nanocap.precisions`, for the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+
+from nanocap.convert.blockwise import quantize_blockwise
+from nanocap.convert.calibration import FeedSource
+from nanocap.convert.dynamic import quantize_dynamically
+from nanocap.convert.half import emulate, halve
+from nanocap.convert.parity import BATCH_TOLERANCE
+from nanocap.convert.quantize import Int8Options, quantize_decoder, quantize_encoder
+
+Maker = Callable[[onnx.ModelProto, FeedSource, Int8Options], onnx.ModelProto]
+"""Takes an fp32 graph, inputs like those it will see, and options; leaves the graph as it is."""
+
+CONVOLUTIONS = ("Conv", "FusedConv")
+LINEAR = ("Gemm", "FusedGemm")
+A_STEP = 0.05  # of a key, value or logit of about 10, in fp16 or int8
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the graphs of a precision are made and checked.
+
+    Attributes:
+        encoder, decoder: make the graph from the fp32 one.
+        calibrated: whether the inputs must be photos such as it will see.
+        float_encoder, float_decoder: operators that must not run in float in the end.
+        batch_tolerance: how far a photo in a batch may be from the same alone. A float sum depends
+            on the batch in its last digits; rounding what comes of it can carry that to a step.
+        emulate: makes of a graph one that computes on a CPU as other processors do with the graph.
+    """
+
+    encoder: Maker
+    decoder: Maker
+    calibrated: bool = False
+    float_encoder: tuple[str, ...] = ()
+    float_decoder: tuple[str, ...] = ()
+    batch_tolerance: float = BATCH_TOLERANCE
+    emulate: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+
+
+def _as_it_is(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return model
+
+
+def _half(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return halve(model, feeds)
+
+
+def _dynamic(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return quantize_dynamically(model, options.reduce_range)
+
+
+def _blockwise(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return quantize_blockwise(model)
+
+
+PRECISIONS: dict[str, Precision] = {
+    "int8": Precision(
+        quantize_encoder,
+        quantize_decoder,
+        calibrated=True,
+        float_encoder=CONVOLUTIONS + LINEAR,
+        float_decoder=LINEAR,
+    ),
+    "fp32": Precision(_as_it_is, _as_it_is),
+    "fp16": Precision(_half, _half, batch_tolerance=A_STEP, emulate=emulate),
+    "int8-dynamic": Precision(
+        _dynamic,
+        _dynamic,
+        float_encoder=LINEAR,
+        float_decoder=LINEAR,
+        batch_tolerance=A_STEP,
+    ),
+    "int4": Precision(
+        quantize_encoder,
+        _blockwise,
+        calibrated=True,
+        float_encoder=CONVOLUTIONS + LINEAR,
+        float_decoder=LINEAR,
+    ),
+}
