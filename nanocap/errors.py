@@ -35,6 +35,10 @@ class EngineError(NanocapError):
     """An engine cannot run the artifact that it was given."""
 
 
+class EngineWarning(UserWarning):
+    """An engine runs, but not as it was asked to: on other hardware, or slower."""
+
+
 class DataError(NanocapError):
     """A data set is missing, damaged or of an unknown kind."""
 

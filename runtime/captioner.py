@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast, overload
 
@@ -14,15 +16,18 @@ from PIL import Image
 
 from nanocap.bundle import TOKENIZER, Bundle, default_bundle
 from nanocap.caption import Caption, Token
-from nanocap.errors import ImageError, OptionError
+from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest
+from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
 from nanocap.runtime.engines import load_engine
+from nanocap.runtime.providers import Providers
 from nanocap.runtime.state import DecoderState
 from nanocap.vocabulary import Vocabulary, present
 
 Pixels = npt.NDArray[np.uint8]
+TIMED = 3  # captions that are timed for a deadline
 
 
 class Captioner:
@@ -33,12 +38,22 @@ class Captioner:
             package.
         engine: take the first artifact of this backend, such as `onnx`; default: the first.
         artifact: take the artifact of this name, such as `onnx-int8`.
+        tokens: take the first artifact with so many visual tokens.
+        deadline_ms: of the artifacts that differ from the one chosen in visual tokens alone, take
+            that with the most which captions the bundle's golden image within so many milliseconds:
+            the median of three, from pixels to text, alone, with the bundle's default search. It is
+            measured now, which takes a few captions' time, and is no promise: a photo of a longer
+            caption, or a busier machine, takes longer. Where none is fast enough, that with the
+            fewest runs, and there is an EngineWarning.
+        providers: hardware that ONNX Runtime uses before the CPU, such as `cuda`; see
+            `runtime.providers`. What is not available gives an EngineWarning, and the CPU runs.
+        strict_providers: raise EngineError instead.
         threads: of the engine; default: as many as it thinks right.
         max_pixels: larger images are refused before they are decoded.
 
     Raises:
         BundleError: the bundle is missing, altered or unsafe.
-        OptionError: it has no such artifact.
+        OptionError: it has no such artifact, or options exclude each other.
         EngineError, MissingExtraError: the engine cannot run it.
     """
 
@@ -48,6 +63,10 @@ class Captioner:
         *,
         engine: str | None = None,
         artifact: str | None = None,
+        tokens: int | None = None,
+        deadline_ms: float | None = None,
+        providers: Sequence[str] = (),
+        strict_providers: bool = False,
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -55,15 +74,37 @@ class Captioner:
             raise OptionError(f"threads must be at least 1, got {threads}")
         if max_pixels < 1:
             raise OptionError(f"max_pixels must be at least 1, got {max_pixels}")
+        if deadline_ms is not None and (artifact is not None or tokens is not None):
+            raise OptionError("deadline_ms chooses the artifact: leave artifact and tokens out")
+        if deadline_ms is not None and not deadline_ms > 0:
+            raise OptionError(f"deadline_ms must be above 0, got {deadline_ms}")
+        if isinstance(providers, str):
+            raise OptionError(f"providers must be a list of names, got {providers!r}")
+        wanted = Providers(tuple(providers), strict_providers)
         opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle or default_bundle())
         self.manifest: Manifest = opened.manifest
-        self.artifact: Artifact = _choose(self.manifest, engine, artifact)
+        self.artifact: Artifact = choose(self.manifest, engine, artifact, tokens)
         self.max_pixels = max_pixels
         self._sizes = self.manifest.sizes
-        files = opened.load(self.artifact)
-        where = f"{opened.where}: {TOKENIZER}"
-        self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where)
-        self._engine = load_engine(self.artifact, files, threads)
+        candidates = [self.artifact]
+        if deadline_ms is not None:
+            candidates = budgets(self.manifest, self.artifact)
+        for candidate in candidates:
+            self.artifact, files = candidate, opened.load(candidate)
+            where = f"{opened.where}: {TOKENIZER}"
+            self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where)
+            self._engine = load_engine(candidate, files, threads, wanted)
+            if deadline_ms is None:
+                return
+            taken = self._milliseconds(opened.read(self.manifest.golden.image))
+            if taken <= deadline_ms:
+                return
+        warnings.warn(
+            f"{self.artifact.name} takes {taken:.0f} ms a caption here, above the deadline of"
+            f" {deadline_ms:g} ms, and the bundle has none with fewer visual tokens",
+            EngineWarning,
+            stacklevel=2,
+        )
 
     @overload  # a binary file is also an iterable of bytes; it counts as one image
     def __call__(  # type: ignore[overload-overlap]
@@ -216,6 +257,18 @@ class Captioner:
         mean = sum(found.log_probabilities) / max(1, len(found.log_probabilities))
         return Caption(self.vocabulary.sentence(ids), math.exp(mean), tokens)
 
+    def _milliseconds(self, image: bytes) -> float:
+        """The median time of a caption of `image`, from pixels to text."""
+        pixels = load_image(image, self.manifest.image)[None]
+        prefix, options = self._prefix(None), self._options(None, None)
+        self._caption(pixels, prefix, options)  # the first run allocates
+        times = []
+        for _ in range(TIMED):
+            start = time.perf_counter()
+            self._caption(pixels, prefix, options)
+            times.append(time.perf_counter() - start)
+        return 1000 * sorted(times)[TIMED // 2]
+
     def _state(self, pixels: Pixels, prefix: tuple[int, ...]) -> DecoderState:
         return DecoderState(self._engine, self._engine.encode(pixels), prefix, self._sizes)
 
@@ -244,15 +297,6 @@ class Captioner:
             known = ", ".join(controls.length)
             raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")
         return controls.quality[defaults.quality], controls.length[length]
-
-
-def _choose(manifest: Manifest, engine: str | None, artifact: str | None) -> Artifact:
-    for candidate in manifest.artifacts:
-        if engine in (None, candidate.backend) and artifact in (None, candidate.name):
-            return candidate
-    wanted = " ".join(x for x in (engine and f"engine {engine}", artifact) if x)
-    known = ", ".join(f"{a.name} (engine {a.backend})" for a in manifest.artifacts)
-    raise OptionError(f"{manifest.name}: has no artifact for {wanted}; it has {known}")
 
 
 def _is_one_image(source: Any) -> bool:

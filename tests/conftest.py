@@ -29,18 +29,21 @@ ENDINGS = ["s", "es", "ing", "ed"]  # pieces that continue a word
 PIECES = [*SPECIAL, *(f"\u2581{word}" for word in WORDS), *ENDINGS]
 SIZE, LAYERS, VISUAL, WIDTH, MAX_TOKENS = 32, 2, 4, 8, 12
 
-ENCODER = f"""
+
+def encoder(visual: int) -> str:
+    """The encoder's graph, with so many visual tokens."""
+    return f"""
 <ir_version: 9, opset_import: ["" : 18]>
 encoder (uint8[batch, {SIZE}, {SIZE}, 3] pixels)
-     => (float[{LAYERS}, batch, {VISUAL}, {WIDTH}] cross_keys,
-         float[{LAYERS}, batch, {VISUAL}, {WIDTH}] cross_values)
+     => (float[{LAYERS}, batch, {visual}, {WIDTH}] cross_keys,
+         float[{LAYERS}, batch, {visual}, {WIDTH}] cross_values)
 {{
     numbers = Cast <to = 1> (pixels)
     mean = Constant <value_float = 127.0> ()
     deviation = Constant <value_float = 128.0> ()
     centred = Sub (numbers, mean)
     scaled = Div (centred, deviation)
-    quarters = Constant <value_ints = [0, {VISUAL}, {SIZE * SIZE // VISUAL}, 3]> ()
+    quarters = Constant <value_ints = [0, {visual}, {SIZE * SIZE // visual}, 3]> ()
     bands = Reshape (scaled, quarters)
     along = Constant <value_ints = [2]> ()
     colours = ReduceMean <keepdims = 0> (bands, along)
@@ -54,8 +57,9 @@ encoder (uint8[batch, {SIZE}, {SIZE}, 3] pixels)
 }}
 """
 
+
 CACHE = f"float[{LAYERS}, rows, {MAX_TOKENS}, {WIDTH}]"
-CROSS = f"float[{LAYERS}, batch, {VISUAL}, {WIDTH}]"
+CROSS = f"float[{LAYERS}, batch, visual, {WIDTH}]"
 DECODER = f"""
 <ir_version: 9, opset_import: ["" : 18]>
 decoder (int64[batch, beams] tokens, int64[1] position, {CROSS} cross_keys, {CROSS} cross_values,
@@ -148,7 +152,7 @@ def tiny_files() -> dict[str, bytes]:
         "tokenizer.json": json.dumps(tokenizer).encode(),
         "README.md": b"# tiny\n",
         "golden.png": golden.getvalue(),
-        "onnx/encoder.onnx": graph(ENCODER, weights.encoder),
+        "onnx/encoder.onnx": graph(encoder(VISUAL), weights.encoder),
         "onnx/decoder.onnx": graph(DECODER, weights.decoder),
     }
 

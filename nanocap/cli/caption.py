@@ -7,7 +7,8 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,7 @@ from nanocap.errors import ImageError
 from nanocap.formats import SUFFIXES
 from nanocap.image import MAX_PIXELS, load_image
 from nanocap.runtime.captioner import Captioner
+from nanocap.runtime.providers import PROVIDERS
 
 EXAMPLES = """\
 \b
@@ -34,6 +36,9 @@ Examples:
   nanocap caption --n-best 3 --json photo.jpg
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1, "alternatives": [
       {"caption": TEXT, "confidence": 0 to 1}, ...]}
+
+  nanocap caption --deadline-ms 50 photo.jpg   with a bundle of several token budgets
+  nanocap caption --provider cuda photo.jpg    what is missing is said, and the CPU runs
 
 \b
 Photos that fail are named on standard error; the others are still captioned.
@@ -69,6 +74,24 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     show_default=True,
     help="Photos through the model at once.",
 )
+@click.option("--artifact", metavar="NAME", help="Artifact of the bundle.  [default: its first]")
+@click.option("--tokens", type=click.IntRange(1), help="Take the one of so many visual tokens.")
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(0, min_open=True),
+    help="Take the artifact with most visual tokens that captions within so many milliseconds here,"
+    " measured at the start.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    type=click.Choice(list(PROVIDERS)),
+    help="Hardware for ONNX Runtime before the CPU, most wanted first; may be repeated.",
+)
+@click.option(
+    "--strict-provider", is_flag=True, help="Fail, rather than warn, where one is not available."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of the model.  [default: cores]")
 @click.option(
     "--max-pixels",
@@ -87,6 +110,11 @@ def command(
     beams: int | None,
     n_best: int,
     batch_size: int,
+    artifact: str | None,
+    tokens: int | None,
+    deadline_ms: float | None,
+    providers: tuple[str, ...],
+    strict_provider: bool,
     threads: int | None,
     max_pixels: int,
 ) -> None:
@@ -95,7 +123,18 @@ def command(
     PATH is a photo, a folder (with the folders in it), or - for a list of paths, one a line, on
     standard input.
     """
+    ctx.with_resource(warnings.catch_warnings())
     warnings.filterwarnings("ignore", module="PIL")  # notes about odd files, for programmers
+    warnings.showwarning = _show
+    load = partial(
+        Captioner,
+        artifact=artifact,
+        tokens=tokens,
+        deadline_ms=deadline_ms,
+        providers=providers,
+        strict_providers=strict_provider,
+        max_pixels=max_pixels,
+    )
     report = Report(as_json, named=len(paths) > 1 or paths[0] == "-" or os.path.isdir(paths[0]))
     found: Iterable[str] = chain.from_iterable(find(path, report) for path in paths)
     if "-" in paths:
@@ -113,9 +152,10 @@ def command(
             yield path
 
     if not report.named:
-        report.outcome(paths[0], _one(paths[0], bundle, threads, max_pixels, beams, length, n_best))
+        one = _one(paths[0], bundle, load, threads, max_pixels, beams, length, n_best)
+        report.outcome(paths[0], one)
     elif found:
-        captioner = Captioner(bundle, threads=threads, max_pixels=max_pixels)
+        captioner = load(bundle, threads=threads)
         for outcome in captioner.attempt(
             sources(), batch_size=batch_size, beams=beams, length=length, n_best=n_best
         ):
@@ -128,6 +168,7 @@ def command(
 def _one(
     path: str,
     bundle: str | None,
+    load: Callable[..., Captioner],
     threads: int | None,
     max_pixels: int,
     beams: int | None,
@@ -144,8 +185,13 @@ def _one(
         pixels = load_image(path, opened.manifest.image, max_pixels=max_pixels)
     except ImageError as error:
         return error
-    captioner = Captioner(opened, threads=threads or 1)
+    captioner = load(opened, threads=threads or 1)
     return captioner(pixels, beams=beams, length=length, n_best=n_best)
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in the form of our errors, without the line of code that gave it."""
+    click.echo(f"nanocap: {message}", err=True)
 
 
 class Report:

@@ -4,7 +4,8 @@ The module `nanocap.runtime.engines.<backend>` holds a function
 
     load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> Engine
 
-A backend whose package is missing raises MissingExtraError in it.
+A backend whose package is missing raises MissingExtraError in it. One that lets the user say what
+hardware runs it takes a fourth argument, `providers`, and says so by `PROVIDERS = True`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.errors import EngineError
+from nanocap.errors import EngineError, OptionError
 from nanocap.manifest import Artifact
+from nanocap.runtime.providers import Providers
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -52,11 +54,18 @@ class Engine(Protocol):
         """
 
 
-def load_engine(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> Engine:
+def load_engine(
+    artifact: Artifact,
+    files: Mapping[str, bytes],
+    threads: int | None,
+    providers: Providers | None = None,
+) -> Engine:
     """The engine for `artifact`, its graphs loaded from `files` (bytes by path in the bundle).
 
     Raises:
-        EngineError: this version has no such backend, or the backend refuses the graphs.
+        EngineError: this version has no such backend, or the backend refuses the graphs or has not
+            the providers that were demanded.
+        OptionError: the backend has no providers to choose from.
         MissingExtraError: the backend's package is not installed.
     """
     name = f"{__name__}.{artifact.backend}"
@@ -69,4 +78,8 @@ def load_engine(artifact: Artifact, files: Mapping[str, bytes], threads: int | N
             f"artifact {artifact.name}: this version of nanocap has no backend"
             f" {artifact.backend!r}; choose another artifact or a newer nanocap"
         ) from None
-    return cast(Engine, module.load(artifact, files, threads))
+    if providers is None or not providers.names:
+        return cast(Engine, module.load(artifact, files, threads))
+    if not getattr(module, "PROVIDERS", False):
+        raise OptionError(f"artifact {artifact.name}: engine {artifact.backend} has no providers")
+    return cast(Engine, module.load(artifact, files, threads, providers))

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU unless another provider is asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 from nanocap.errors import EngineError, one_line
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Floats, Ints
+from nanocap.runtime.providers import Providers
 
+PROVIDERS = True  # `load` takes them
 MOST_THREADS = 4
 ERROR = 3  # ONNX Runtime's severity: its warnings about graphs are for their makers
 
@@ -58,18 +60,30 @@ def _run(session: Any, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[
         ) from None
 
 
-def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> OnnxEngine:
+def load(
+    artifact: Artifact,
+    files: Mapping[str, bytes],
+    threads: int | None,
+    providers: Providers | None = None,
+) -> OnnxEngine:
     """Sessions for the artifact's `encoder` and `decoder`.
 
     Args:
         threads: of each session. None: one a core for the encoder, four at most, and one for
             the decoder, whose steps are too short to share (measured: 6 ms a caption with one
             thread, 9 with two).
+        providers: what runs the graphs before the CPU does; what is missing gives a warning.
 
     Raises:
-        EngineError: a graph is missing or ONNX Runtime refuses it.
+        EngineError: a graph is missing, ONNX Runtime refuses it, or a provider that was demanded
+            is missing.
     """
     import onnxruntime
+
+    wanted = providers or Providers()
+    available = onnxruntime.get_available_providers()
+    if wanted.strict:
+        wanted.check(available)  # before seconds of loading
 
     def session(role: str, count: int) -> Any:
         path = artifact.files.get(role)
@@ -82,7 +96,7 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             return onnxruntime.InferenceSession(
-                files[path], options, providers=["CPUExecutionProvider"]
+                files[path], options, providers=wanted.among(available)
             )
         except Exception as error:  # the binding's exceptions have no base of their own
             raise EngineError(
@@ -108,4 +122,6 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
         other.join()
     if "error" in made:
         raise made["error"]
+    # what is installed may still not start, for want of a driver or a library
+    wanted.check(decoder.get_providers())
     return OnnxEngine(made["encoder"], decoder)

@@ -213,7 +213,7 @@ def test_sources_that_cannot_be(captioner: Captioner) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "coreml"}, r"no artifact for engine coreml; it has onnx-fp32 \(engine onnx\)"),
+        ({"engine": "coreml"}, r"no artifact for engine coreml; it has onnx-fp32 \(engine onnx, 4"),
         ({"artifact": "onnx-int8"}, "no artifact for onnx-int8"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"max_pixels": 0}, "max_pixels must be at least 1"),
