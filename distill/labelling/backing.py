@@ -9,8 +9,9 @@ from nanocap.distill.labelling.decision import Decision
 from nanocap.metrics.facts import Facts, extract
 from nanocap.metrics.facts.entries import lexicon
 
+GROUPS = frozenset("couple crowd family band choir audience".split())  # more than one person
 # Who says "a man" does not back "a woman", nor "a crowd"; but he may well have seen a doctor.
-LITERAL = frozenset("man woman boy girl child baby couple crowd family band choir audience".split())
+LITERAL = GROUPS | frozenset("man woman boy girl child baby".split())
 
 
 @dataclass(frozen=True)

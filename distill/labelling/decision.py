@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nanocap.distill.labelling.lengths import MOST_CHARACTERS, shortened
 from nanocap.distill.tokenizer import normalize
 
 TEACHER, ORIGINAL, FUSED = "teacher", "original", "fused"
@@ -26,6 +27,8 @@ class Candidate:
         line_up: share of captions of other scenes that fit the photo worse, by the scorer.
         rank: mean share of the other candidates that it beats, over what is known of both.
         support: share of what it states that others confirm.
+        confirmed: whether somebody who does not depend on its teacher (another teacher, the photo's
+            own text) names an object of it, or a detector sees one; None where nobody was there.
         level: of quality, one of the recipe's.
         notes: what was changed to make it.
         dropped: why it is not kept; empty where it is.
@@ -40,6 +43,7 @@ class Candidate:
     line_up: float | None = None
     rank: float | None = None
     support: float | None = None
+    confirmed: bool | None = None
     level: str = ""
     notes: tuple[str, ...] = ()
     dropped: str = ""
@@ -109,7 +113,7 @@ class Decision:
         else:
             row["level"] = self.level
         if self.originals:
-            row["originals"] = self.originals
+            row["originals"] = [shortened(text, MOST_CHARACTERS) for text in self.originals]
         if self.sight is not None:
             row["seen"] = sorted(self.sight.seen)
         row["kept"] = [one.to_dict() for one in self.kept]

@@ -27,7 +27,7 @@ def whole_sentences(text: str) -> str:
     return fits[: ends[-1]] if ends else ""
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = SHOWN) -> str:
     """The beginning of a text, for the log."""
-    begun = " ".join(text[:SHOWN].encode("utf-8", "replace").decode().split())
-    return begun if len(text) <= SHOWN else f"{begun}..."
+    begun = " ".join(text[:most].encode("utf-8", "replace").decode().split())
+    return begun if len(text) <= most else f"{begun}..."

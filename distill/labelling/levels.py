@@ -19,8 +19,12 @@ NOTHING_LEFT = "none of its captions was kept"
 def level(candidate: Candidate) -> str:
     """The level of a caption: the lower one of what its support and the line-up allow.
 
-    One that nobody could be asked about is `medium`: nothing is known against it.
+    One that nobody could be asked about is `medium`: nothing is known against it. One of which
+    those who do not depend on its teacher confirm not one object is `low`, however often its
+    teacher repeats it.
     """
+    if candidate.confirmed is False:
+        return LOW
     for name in (HIGH, MEDIUM):
         supported = (
             name == MEDIUM if candidate.support is None else (candidate.support >= SUPPORT[name])
@@ -33,19 +37,20 @@ def level(candidate: Candidate) -> str:
 def grade(decision: Decision, most: int) -> Decision:
     """The decision with the levels of its captions, those dropped that the row does not keep.
 
-    A row is of the level of its best captions, and keeps those of that level, in their order, at
-    most `most`: the control token then says the same of all of them.
+    A row is of the level of its best caption in the order of `rank`, and keeps those that are no
+    worse, at most `most`. So who says little, as all others do, lifts no row; and what is low is
+    kept only where there is nothing else.
     """
     graded = decision.with_candidates(lambda one: replace(one, level=level(one)))
-    levels = {one.level for one in graded.kept}
+    levels = [one.level for one in graded.kept]
     if not levels:
         return replace(graded, left_out=NOTHING_LEFT)
-    best = next(name for name in QUALITIES if name in levels)
+    best = next((name for name in levels if name != LOW), LOW)
     place = count()
 
     def chosen(one: Candidate) -> Candidate:
-        if one.level != best:
-            return replace(one, dropped=f"others are of level {best}")
+        if QUALITIES.index(one.level) > QUALITIES.index(best):
+            return replace(one, dropped=f"below {best}, the level of the best")
         return one if next(place) < most else replace(one, dropped=f"{most} are better")
 
     return replace(graded.with_candidates(chosen), level=best)

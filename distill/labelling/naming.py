@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nanocap.distill.labelling.backing import Backing
+from nanocap.distill.labelling.backing import GROUPS, Backing
 from nanocap.distill.labelling.pieces import Piece, pieces
 from nanocap.distill.labelling.prune import with_article
 from nanocap.metrics.facts import KINDS, Facts, closure, extract, of_kind
@@ -52,9 +52,11 @@ def name(sentence: str, originals: Sequence[str], backing: Backing) -> Named | N
 
 
 def _stands_alone(ours: Sequence[Piece], at: int) -> bool:
-    """Whether a piece is the only noun of its name, and no part of a longer name."""
+    """Whether a piece is the only noun of its name, part of no longer name, and can be counted."""
     piece = ours[at]
     before = ours[at - 1].role if at else None
+    if at and ours[at - 1].unit.text.endswith("of") and not piece.unit.plural:
+        return False  # "lots of furniture"
     same = [one for one in ours if one.unit.noun == piece.unit.noun and one.role is Role.NOUN]
     return piece.head and before is not Role.NOUN and len(same) == 1
 
@@ -66,7 +68,7 @@ def _more_exact(piece: Piece, theirs: Sequence[Sequence[Piece]], backing: Backin
     for text in theirs:
         for other in text:
             special = other.unit.noun
-            if other.head and special is not None and special != general:
+            if other.head and special is not None and special not in (general, *GROUPS):
                 same_number = other.unit.plural == piece.unit.plural
                 if entails(special, general) and same_number and special not in backing.absent:
                     names.setdefault(special, other.unit.text)

@@ -138,7 +138,7 @@ def _count(path: Path) -> int:
     try:
         with tarfile.open(path, "r:") as tar, path.open("rb") as file:
             keys = [key for key, _ in _samples(tar)]
-            file.seek(tar.offset - tarfile.BLOCKSIZE)
+            file.seek(tar.offset)
             end = file.read(2 * tarfile.BLOCKSIZE)
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{path}: not a tar that can be read ({error})") from error

@@ -104,7 +104,7 @@ def write_manifest(
         "left_out": left_out,
         "levels": dict(levels),
         "origins": dict(origins),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
         "photos_per_second": round((rows + left_out) / total, 3) if total else None,
         "teacher_share": round(seconds["propose"] / total, 4) if total else None,
         "files": [

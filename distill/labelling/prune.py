@@ -90,29 +90,37 @@ def _kept(found: Sequence[Piece], sentence: list[list[int]], backing: Backing) -
     if not any(found[at].head for at in answers[first]):
         return []
     kept = list(answers[first])
-    orphaned = False  # what follows may tell of a noun that went
+    gone: list[int] = []  # what went since the last chunk that stayed
     for chunk, answer in zip(sentence[first + 1 :], answers[first + 1 :], strict=True):
-        if orphaned and _hangs_on_its_neighbour(found, chunk):
-            continue
-        kept += answer
-        orphaned = not answer and (_has_actor(found, chunk) or _next_is_of(found, chunk[-1]))
+        if gone and _hangs(found, chunk, gone):
+            gone += chunk
+        else:
+            kept += answer
+            gone = [] if answer else [*chunk]
     return kept
 
 
-def _hangs_on_its_neighbour(found: Sequence[Piece], chunk: Sequence[int]) -> bool:
-    """Whether a chunk tells of the noun before it ("who sits", "riding a horse", "of wood")."""
-    first = found[chunk[0]]
-    return first.role in (Role.VERB, Role.WHO, Role.BE) or first.unit.text == "of"
+def _hangs(found: Sequence[Piece], chunk: Sequence[int], gone: Sequence[int]) -> bool:
+    """Whether a chunk may belong to the one before it that went, so that it has to go as well.
+
+    What tells of a noun ("who sits", "riding a horse") hangs on who might do it; where and with
+    what ("from a customer") on a verb; one more ("and a tie") on either.
+    """
+    first, before = found[chunk[0]], found[gone[0]]
+    if first.unit.text == "of":
+        return True
+    if first.role in (Role.AND, Role.COMMA):
+        acts = any(found[at].role is Role.VERB for at in chunk)
+        return not acts and before.role in (Role.PREPOSITION, Role.VERB, Role.BE)
+    if first.role is Role.PREPOSITION:
+        return any(found[at].role is Role.VERB for at in gone)
+    return _has_actor(found, gone)
 
 
 def _has_actor(found: Sequence[Piece], chunk: Sequence[int]) -> bool:
     entails = lexicon().objects.entails
     names = [found[at].unit.noun for at in chunk if found[at].head]
     return any(name and entails(name, kind) for name in names for kind in _ACTORS)
-
-
-def _next_is_of(found: Sequence[Piece], at: int) -> bool:
-    return at + 1 < len(found) and found[at + 1].unit.text == "of"
 
 
 def _backed(chunk: list[tuple[int, Piece]], backing: Backing) -> list[int]:
@@ -167,7 +175,7 @@ def _joined(text: str, found: Sequence[Piece], kept: Sequence[int]) -> str:
         last = at
     words = re.sub(r"[\"()\[\]]", " ", written)
     words = re.sub(
-        r"^(?:\W|\b(?:and|or|but|while|as)\b)+|(?:[\s,]|\b(?:and|or|but|is|are)\b)+$", "", words
+        r"^(?:[\s,]|\b(?:and|or|but|while|as)\b)+|(?:[\s,]|\b(?:and|or|but|is|are)\b)+$", "", words
     )
     words = with_article(" ".join(words.split()))
     return words[:1].upper() + words[1:] if text[:1].isupper() else words

@@ -9,11 +9,12 @@ from nanocap.distill.labelling.decision import Candidate, Decision
 
 Figure = Callable[[Candidate], float | None]
 
-# What speaks for a caption: each counts alike, by places, as no two are on one scale.
+# What speaks for a caption: each counts alike, by places, as no two are on one scale. Support was
+# tried: of 250 photos of Flickr8k's validation set, it takes CIDEr of the best from 0.61 to 0.59,
+# as whoever says least is contradicted least.
 FIGURES: tuple[Figure, ...] = (
     lambda one: one.score,
     lambda one: one.agreement,
-    lambda one: one.support,
     lambda one: one.match,
 )
 OWN = FIGURES[0]  # compared among the captions of one teacher only

@@ -147,7 +147,7 @@ class LabelShard:
                 "levels": dict(sorted(self._levels.items())),
                 "origins": dict(sorted(self._origins.items())),
                 "left_out": self._left_out,
-                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+                "seconds": {name: round(value, 6) for name, value in seconds.items()},
             }
             self._partial(log).write_text("\n".join([*self._log, ""]), encoding="utf-8")
             marked = self._out / f"{self.stem}.{SUMMARY}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nanocap.distill.labelling.agree import voices
-from nanocap.distill.labelling.decision import TEACHER, Candidate, Decision, Sight
+from nanocap.distill.labelling.decision import ORIGINAL, TEACHER, Candidate, Decision, Sight
 from nanocap.distill.labelling.lengths import whole_sentences
+from nanocap.distill.labelling.repetition import repeated
 from nanocap.metrics.facts import KINDS, Fact, closure, extract, of_kind
 from nanocap.metrics.facts.entries import lexicon
 
@@ -44,12 +45,13 @@ class Witness:
 
 
 def verify(decision: Decision) -> Decision:
-    """The decision with each candidate's `support`, and those dropped that are contradicted.
+    """The decision with each candidate's `support`, those dropped that are contradicted or repeat.
 
     Support is the mean over what a caption states, weighted by kind, of the share of the others
     who say so: of each teacher's other proposals, all teachers alike. What a detector sees, or
     both the photo's own text and a teacher say, is confirmed. What was fused may be more exact than
-    those who confirm it. A caption that states nothing has no support; where there is nobody to ask it is unknown.
+    those who confirm it. A caption that states nothing has no support; where there is nobody to ask
+    it is unknown.
 
     A caption is contradicted that names an object which the detector knows and does not even
     suspect, if fewer than half of the others name it: the detector misses things too.
@@ -61,6 +63,9 @@ def verify(decision: Decision) -> Decision:
     def verified(candidate: Candidate) -> Candidate:
         teachers = candidate.origin == TEACHER
         others = _others(spoken, candidate)
+        twice = repeated(candidate.text)
+        if twice:
+            return replace(candidate, dropped=f"says {twice} twice")
         facts = extract(candidate.text)
         total = weight = 0.0
         for kind in KINDS:
@@ -75,6 +80,8 @@ def verify(decision: Decision) -> Decision:
                     share = 1.0
                 total += WEIGHTS[kind] * share
                 weight += WEIGHTS[kind]
+        confirmed = _confirmed(facts.objects, candidate, spoken, own, decision.sight)
+        candidate = replace(candidate, confirmed=confirmed)
         asked = bool(others) or decision.sight is not None or (teachers and bool(own))
         if weight and not asked:
             return candidate
@@ -99,6 +106,28 @@ def _share(fact: Fact, others: Mapping[str, Sequence[Witness]], exact: bool) -> 
         for several in others.values()
     ]
     return sum(shares) / len(shares) if shares else 0.0
+
+
+def _confirmed(
+    objects: Collection[str],
+    candidate: Candidate,
+    spoken: Sequence[Witness],
+    own: Sequence[Witness],
+    sight: Sight | None,
+) -> bool | None:
+    """See `Candidate.confirmed`.
+
+    Who names no object at all is nobody to ask; nor is a detector that sees other things, as there
+    is more in a photo than it knows. (Tried: captions that it confirms nothing of are no worse.)
+    """
+    others = [one for one in spoken if one.by != candidate.teacher]
+    others += own if candidate.origin != ORIGINAL else ()
+    known = [one for one in others if any(len(fact) == 1 for fact in one.stated)]
+    if sight is not None and any(_sees(sight, name) for name in objects):
+        return True
+    if not known:
+        return None
+    return any(one.backs((name,), exact=False) for one in known for name in objects)
 
 
 def _stated_twice(
