@@ -19,7 +19,7 @@ from nanocap.metrics.facts.entries import lexicon
 from nanocap.metrics.facts.roles import Role
 
 FEWEST_WORDS = 3
-FEWEST_FACTS = 2
+FEWEST_FACTS = 3  # "a man sits" is less than any teacher says
 
 _CUTS = (Role.PREPOSITION, Role.VERB, Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA)
 _GLUE = (Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA, Role.STOP, Role.DETERMINER)
@@ -49,7 +49,8 @@ def prune(text: str, backing: Backing) -> Pruned:
     enough = len(left.split()) >= FEWEST_WORDS and stated >= FEWEST_FACTS
     # what was cut may have been read otherwise together with what is left
     backed = all(backing.object(name) for name in facts.objects)
-    return Pruned(left if enough and backed else "", gone)
+    once = not gone or not _names_twice(left)  # "a chair on the chair", of a pillow that went
+    return Pruned(left if enough and backed and once else "", gone)
 
 
 def with_article(text: str) -> str:
@@ -60,6 +61,11 @@ def with_article(text: str) -> str:
         return first[0] + ("n" if letter in "aeioAEIO" else "") + space + letter
 
     return re.sub(r"\b([Aa]n?)(\s+)([A-Za-z])", article, text)
+
+
+def _names_twice(text: str) -> bool:
+    heads = [piece.unit.noun for piece in pieces(text) if piece.head]
+    return len(set(heads)) < len(heads)
 
 
 def _sentences(found: Sequence[Piece]) -> list[list[list[int]]]:
