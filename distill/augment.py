@@ -5,20 +5,25 @@ The runtime squashes a photo of any shape to a square, so training must see many
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nanocap.image import load_rgb
+
 SMALLEST_AREA = 0.6  # of the photo that a crop keeps
 LOG_ASPECT = math.log(4 / 3)  # a crop is stretched by at most this, either way
 
 
 def decode(data: bytes) -> Image.Image:
-    """The RGB image of an encoded photo."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    """An encoded photo as the runtime sees it: upright, RGB, alpha over white.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return load_rgb(data)
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:

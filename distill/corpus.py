@@ -28,12 +28,10 @@ from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
 from nanocap.distill.recipe import OF_ROW, Data, Recipe, chosen
 from nanocap.distill.sources import Example, read_source, set_aside
-from nanocap.errors import DataError
+from nanocap.errors import DataError, ImageError
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
 JPEG_QUALITY = 92
-# What Pillow raises over a damaged file: a PNG's broken chunk is a SyntaxError to it.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # Keys of a source that training reads, not this; but each row's own quality is kept here.
 NOT_PREPARED = ("weight", "quality", "licence")
 
@@ -177,7 +175,7 @@ def _storable(example: Example) -> bytes | None:
     """The photo's bytes, re-encoded only where it is larger than training needs; None if broken."""
     try:
         image = decode(example.image)
-    except BROKEN:
+    except ImageError:
         return None
     if min(image.size) <= LARGEST_SIDE:
         return example.image

@@ -271,7 +271,7 @@ def _metadata(run: Run) -> dict[str, str]:
     if run.start is not None:
         before = {"start": run.start.training}
     if run.guides is not None:
-        before = {"teachers": run.guides.training}
+        before["teachers"] = run.guides.training
     training = {
         **before,
         "recipe": recipe.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nanocap.manifest import Manifest
@@ -118,19 +118,52 @@ def _interval(figure: object) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
+    runs = list(_runs(training, "this model"))
     lines = ["## Training", ""]
-    plain = {k: v for k, v in training.items() if k not in ("data", "weights")}
-    lines += [*_table(("", "value"), _flat(plain)), ""] if plain else []
+    if training:
+        rows = [
+            (
+                role,
+                run.get("recipe", "?"),
+                run.get("seed", "?"),
+                _steps(run),
+                run.get("fingerprint", ""),
+            )
+            for role, run in runs
+        ]
+        lines += [*_table(("run", "recipe", "seed", "steps", "fingerprint"), rows), ""]
     lines += ["Data, with the licence of each. The photos and captions are not in this bundle.", ""]
-    data = [(d.get("name", "?"), d.get("licence", "unknown")) for d in _objects(training, "data")]
-    lines += [*_table(("data", "licence"), data or [("not recorded", "unknown")]), ""]
-    weights = [
-        (w.get("origin", w.get("name", "?")), w.get("licence", "unknown"))
-        for w in _objects(training, "weights")
-    ]
+    data = {
+        (d.get("name", "?"), d.get("licence", "unknown")): None
+        for _, run in runs
+        for d in _objects(run, "data")
+    }
+    lines += [*_table(("data", "licence"), [*data] or [("not recorded", "unknown")]), ""]
+    weights = {
+        (w.get("origin", w.get("name", "?")), w.get("licence", "unknown")): None
+        for _, run in runs
+        for w in _objects(run, "weights")
+    }
     lines += ["Weights that it started from:", ""]
-    lines += _table(("origin", "licence"), weights or [("none recorded", "")])
+    lines += _table(("origin", "licence"), [*weights] or [("none recorded", "")])
     return "\n".join(lines) + "\n"
+
+
+def _runs(training: Mapping[str, Any], role: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A run, then what it went on from and what taught it."""
+    yield role, training
+    start = training.get("start")
+    if isinstance(start, Mapping):
+        yield from _runs(start, f"what {role} started from")
+    for number, teacher in enumerate(_objects(training, "teachers"), 1):
+        yield from _runs(teacher, f"teacher {number} of {role}")
+
+
+def _steps(run: Mapping[str, Any]) -> str:
+    steps = run.get("steps", {})
+    if not isinstance(steps, Mapping):
+        return str(steps)
+    return ", ".join(f"{name} {count}" for name, count in steps.items())
 
 
 def _golden(manifest: Manifest) -> str:

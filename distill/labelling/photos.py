@@ -18,11 +18,9 @@ from PIL import Image
 
 from nanocap.distill.augment import decode
 from nanocap.distill.sources import IMAGE_SUFFIXES, texts
-from nanocap.errors import DataError
+from nanocap.errors import DataError, ImageError
 
 SUFFIXES = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
-# What Pillow raises over a damaged file: a PNG's broken chunk is a SyntaxError to it.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # key and field, as `datasets` parts them
 
 
@@ -120,12 +118,13 @@ def open_photo(photo: Photo) -> Opened:
     if photo.broken or not photo.data:
         return Opened(photo, reason=photo.broken or "has no image")
     try:
-        with Image.open(io.BytesIO(photo.data)) as image:
-            suffix = SUFFIXES[image.format or ""]
-        return Opened(photo, suffix, decode(photo.data))
+        image = decode(photo.data)
+        with Image.open(io.BytesIO(photo.data)) as stored:
+            suffix = SUFFIXES[stored.format or ""]
+        return Opened(photo, suffix, image)
     except KeyError:
         return Opened(photo, reason="is neither JPEG, PNG nor WebP")
-    except BROKEN:
+    except ImageError:
         return Opened(photo, reason="is no photo that can be read")
 
 

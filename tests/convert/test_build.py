@@ -70,6 +70,17 @@ def test_the_card_names_data_weights_figures_and_limits(bundle: Path) -> None:
         assert text in card
 
 
+def test_the_card_names_every_run_and_all_data_behind_the_model(bundle: Path) -> None:
+    manifest = Bundle(bundle).manifest
+    teacher = {"recipe": "old", "seed": 9, "data": [{"name": "birds", "licence": "CC0"}]}
+    first = {"recipe": "first", "steps": {"maps": 70}, "teachers": [teacher, teacher]}
+    card = model_card(replace(manifest, training={**manifest.training, "start": first}), 1000)
+    assert "| what this model started from | first | ? | maps 70 |" in card
+    assert "| teacher 2 of what this model started from | old | 9 |" in card
+    assert card.count("| birds | CC0 |") == 1
+    assert "{'" not in card
+
+
 def test_the_card_without_training_notes_says_so(bundle: Path) -> None:
     manifest = replace(Bundle(bundle).manifest, training={})
     assert "| not recorded | unknown |" in model_card(manifest, 1_000_000)

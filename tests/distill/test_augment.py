@@ -17,6 +17,7 @@ from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.maps import Maps, Photos, may_flip, normalize
 from nanocap.distill.recipe import Recipe
+from nanocap.image import ImageRule, load_image
 from nanocap.student import Student
 
 
@@ -35,6 +36,19 @@ def test_any_photo_becomes_a_square(width: int, height: int, seed: int, flip: bo
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     assert (pixels == (10, 200, 30)).all()  # nothing but the photo is in it
+
+
+def test_a_photo_that_is_stored_on_its_side_is_learned_upright() -> None:
+    """As the runtime turns it, so that both see the same."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    buffer = io.BytesIO()
+    halves(60, 40).save(buffer, "PNG", exif=exif)
+    image = decode(buffer.getvalue())
+    assert image.size == (40, 60)
+    assert image.getpixel((20, 5)) == (255, 0, 0)
+    assert image.getpixel((20, 55)) == (0, 0, 255)
+    assert (squash(image, 32) == load_image(buffer.getvalue(), ImageRule(size=32))).all()
 
 
 def test_the_same_randomness_gives_the_same_view() -> None:
