@@ -72,8 +72,8 @@ class CaptionTable:
 
     def __init__(self, recipe: Recipe, corpus: Corpus, max_tokens: int):
         self.ids = corpus.encoded(max_tokens)
-        qualities = {source.name: QUALITY[source.quality] for source in recipe.data.sources}
-        self.quality = [qualities[row.source] for row in corpus.rows]
+        qualities = {source.name: source.quality for source in recipe.data.sources}
+        self.quality = [QUALITY[row.quality or qualities[row.source]] for row in corpus.rows]
         self.length = [[LENGTH[length_of(c)] for c in row.captions] for row in corpus.rows]
 
     def draw(self, photo: int, random: np.random.Generator, most: int) -> list[list[int]]:

@@ -26,13 +26,14 @@ from tokenizers import Tokenizer
 
 from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
-from nanocap.distill.recipe import Data, Recipe, chosen
+from nanocap.distill.recipe import OF_ROW, Data, Recipe, chosen
 from nanocap.distill.sources import Example, read_source, set_aside
 from nanocap.errors import DataError, ImageError
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
 JPEG_QUALITY = 92
-NOT_PREPARED = ("weight", "quality", "licence")  # keys of a source that training reads, not this
+# Keys of a source that training reads, not this; but each row's own quality is kept here.
+NOT_PREPARED = ("weight", "quality", "licence")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Row:
     offset: int
     bytes: int
     aside: bool
+    quality: str = ""  # its own; empty where its source's holds
 
 
 class Corpus:
@@ -129,7 +131,7 @@ def _train(data: Data, captions: list[str], root: Path) -> Tokenizer:
 
 def _fingerprint(data: Data, tokenizer: str) -> str:
     sources = [
-        {k: v for k, v in chosen(source).items() if k not in NOT_PREPARED}
+        {k: v for k, v in chosen(source).items() if k not in NOT_PREPARED or v == OF_ROW}
         for source in data.sources
     ]
     text = json.dumps([sources, data.text, data.vocabulary, tokenizer])
@@ -155,7 +157,9 @@ def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
                         unreadable += 1
                         continue
                     photos.write(photo)
-                    rows.append(Row(example.key, source.name, texts, offset, len(photo), False))
+                    place = (offset, len(photo))
+                    row = Row(example.key, source.name, texts, *place, False, example.quality)
+                    rows.append(row)
                     offset += len(photo)
             aside = set_aside([row.key for row in rows], source.aside)
             for row in rows:

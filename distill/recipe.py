@@ -21,6 +21,7 @@ from nanocap.student.dimensions import PRESETS, Dimensions
 
 T = TypeVar("T")
 
+OF_ROW = "row"  # as the quality of a source: each row names its own
 AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 
@@ -40,7 +41,7 @@ class Source:
     split: str = "train"  # of a hub data set
     image: str = "image"  # column of a table or a hub data set
     captions: str = "captions"  # column, or several with commas: a text or a list of texts each
-    quality: str = "high"  # the control token of its captions
+    quality: str = "high"  # the control token of its captions; `row`: what each row itself says
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
@@ -176,10 +177,10 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"source {source.name!r} needs exactly one of shards, table, hub")
         if names.count(source.name) > 1:
             raise RecipeError(f"two sources are named {source.name!r}")
-        if source.quality not in QUALITIES:
+        if source.quality not in (*QUALITIES, OF_ROW):
             raise RecipeError(
                 f"source {source.name!r}: quality {source.quality!r} is not one of "
-                f"{', '.join(QUALITIES)}"
+                f"{', '.join(QUALITIES)}, {OF_ROW}"
             )
         try:
             re.compile(source.drop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
 import re
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.distill.recipe import Source
+from nanocap.distill.recipe import OF_ROW, Source
+from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
@@ -19,11 +21,16 @@ TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 @dataclass(frozen=True)
 class Example:
-    """A photo as it was encoded, and its captions as they were written."""
+    """A photo as it was encoded, and its captions as they were written.
+
+    Attributes:
+        quality: that the row itself names; empty unless the source asks for it.
+    """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
+    quality: str = ""
 
 
 Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why
@@ -48,7 +55,7 @@ def read_source(source: Source, root: Path, rejected: Rejected | None = None) ->
             if rejected is not None:
                 rejected(example.key, "has no reference captions")
             continue
-        yield Example(example.key, example.image, captions)
+        yield dataclasses.replace(example, captions=captions)
         count += 1
         if count == source.limit:
             return
@@ -87,9 +94,10 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else list(value or ())
-    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+def texts(value: Any) -> tuple[str, ...]:
+    """The texts of a cell, which is a text, a list of them, or nothing; empty ones passed over."""
+    several = [value] if isinstance(value, str) else list(value or ())
+    return tuple(text.strip() for text in several if isinstance(text, str) and text.strip())
 
 
 def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[str, ...]:
@@ -100,23 +108,20 @@ def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[st
         raise DataError(
             f"source {source.name!r}: {where} has no {missing[0]!r}; it has {', '.join(row)}"
         )
-    return tuple(text for name in columns for text in _texts(row[name]))
+    return tuple(text for name in columns for text in texts(row[name]))
 
 
-def read_photos(shards: str) -> Iterator[Example]:
-    """The photos of WebDataset shards, whether they have captions or not; the captions are empty.
-
-    Raises:
-        DataError: nothing matches, a file is damaged, or it holds no photos.
-    """
-    source = Source(shards, shards=shards)
-    try:
-        for key, image, _ in _samples(source, Path()):
-            yield Example(key, image, ())
-    except NanocapError:
-        raise
-    except Exception as error:  # as in `_read`
-        raise DataError(f"{shards}: cannot be read ({_first_line(error)})") from error
+def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
+    """The level that a row itself names, where the source asks for that."""
+    if source.quality != OF_ROW:
+        return ""
+    found = row.get("quality")
+    if found not in QUALITIES:
+        raise DataError(
+            f"source {source.name!r}: {where} has the quality {found!r}, not one of"
+            f" {', '.join(QUALITIES)}; only rows of nanocap label have one of their own"
+        )
+    return str(found)
 
 
 def _samples(source: Source, root: Path) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
@@ -139,7 +144,7 @@ def _samples(source: Source, root: Path) -> Iterator[tuple[str, bytes, Mapping[s
 
 def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     for key, image, row in _samples(source, root):
-        yield Example(key, image, _captions(source, row, "a .json"))
+        yield Example(key, image, _captions(source, row, "a .json"), _quality(source, row, key))
 
 
 def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
@@ -152,14 +157,19 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
             raise DataError(
                 f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"
             )
-        captions = _captions(source, row, path)
-        photo = path.parent / str(row[source.image])
+        captions, quality = _captions(source, row, path), _quality(source, row, path)
+        cell = row[source.image]
+        if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):
+            # Parquet with the photos inside, such as `nanocap label --format parquet` writes
+            yield Example(str(row.get("key", cell.get("path"))), cell["bytes"], captions, quality)
+            continue
+        photo = path.parent / str(cell)
         try:
-            yield Example(str(row[source.image]), photo.read_bytes(), captions)
+            yield Example(str(cell), photo.read_bytes(), captions, quality)
         except OSError as error:
             if rejected is None:
                 raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
-            rejected(str(row[source.image]), "its photo cannot be read")
+            rejected(str(cell), "its photo cannot be read")
 
 
 def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
@@ -171,9 +181,8 @@ def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator
     rows = rows.cast_column(source.image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
         data = row[source.image]["bytes"] or Path(row[source.image]["path"]).read_bytes()
-        yield Example(
-            f"{source.hub}/{source.split}/{index}", data, _captions(source, row, source.hub)
-        )
+        key, captions = f"{source.hub}/{source.split}/{index}", _captions(source, row, source.hub)
+        yield Example(key, data, captions, _quality(source, row, key))
 
 
 READERS = {"shards": _read_shards, "table": _read_table, "hub": _read_hub}

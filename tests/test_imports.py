@@ -34,6 +34,7 @@ FORBIDDEN = {
     "nanocap.runtime": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.distill": {"nanocap.convert", "nanocap.cli", "onnx", "onnxruntime"},
+    "nanocap.distill.labelling.detector": {"nanocap.convert", "nanocap.cli", "onnx"},
     "nanocap.convert": {"nanocap.distill", "nanocap.cli"},
     "nanocap.cli": set(),  # a verb imports the part that it starts
 }

@@ -3,25 +3,71 @@
 from __future__ import annotations
 
 import json
-import sys
+import re
 from pathlib import Path
 
 import click
+
+from nanocap.cli.progress import Progress
+from nanocap.errors import OptionError
+
+PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 
 
 @click.command()
 @click.option(
     "--teacher",
+    "teachers",
     required=True,
+    multiple=True,
     metavar="KIND:REST",
-    help="student:CHECKPOINT, hf:ID_OR_PATH, file:CAPTIONS.jsonl, or ensemble:A,B,... of them.",
+    help="student:CHECKPOINT, hf:ID_OR_PATH, file:CAPTIONS.jsonl, or ensemble:A,B,... of them;"
+    " repeatable.",
 )
 @click.option(
     "--images", required=True, multiple=True, help="WebDataset shards (a glob, quoted); repeatable."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labels.")
-@click.option("--captions", type=click.IntRange(1, 16), default=5, show_default=True)
+@click.option(
+    "--captions",
+    type=click.IntRange(1, 16),
+    default=5,
+    show_default=True,
+    help="At most so many that each teacher proposes, and that a row keeps.",
+)
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=64, show_default=True)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Photos a file: what a killed run does again at most.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["tar", "parquet"]),
+    default="tar",
+    show_default=True,
+    help="WebDataset, or Parquet with the photos inside.",
+)
+@click.option(
+    "--original",
+    metavar="KEYS",
+    default="captions",
+    show_default=True,
+    help="Keys of a photo's .json with the text it came with, to fuse; '' leaves it alone.",
+)
+@click.option("--scorer", type=click.Path(path_type=Path), help="scorer.safetensors, as evidence.")
+@click.option(
+    "--detector", type=click.Path(path_type=Path), help="YOLOX as ONNX, as evidence for objects."
+)
+@click.option(
+    "--detector-labels", type=click.Path(path_type=Path), help="What it detects, one a line."
+)
+@click.option(
+    "--part", metavar="I/N", default="1/1", help="Only the I-th of N shares of the files."
+)
 @click.option("--prompt", help="What to ask an hf: model.  [default: what its family expects]")
 @click.option("--device", default="auto", help="Such as cuda:1 or cpu.  [default: CUDA if any]")
 @click.option(
@@ -34,27 +80,39 @@ import click
 @click.pass_context
 def command(
     ctx: click.Context,
-    teacher: str,
+    teachers: tuple[str, ...],
     images: tuple[str, ...],
     out: Path,
     captions: int,
     batch_size: int,
+    shard_size: int,
+    format_: str,
+    original: str,
+    scorer: Path | None,
+    detector: Path | None,
+    detector_labels: Path | None,
+    part: str,
     prompt: str | None,
     device: str,
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Caption photos with a teacher and write them as WebDataset shards that a recipe can name.
+    """Caption photos with teachers and write them as shards that a recipe can name.
 
-    Captions that the photos come with are not looked at. Kill it at any moment and run the same
-    command again: it goes on after the last whole shard.
+    Each teacher proposes captions. They are ranked by what the others say, fused with the text
+    that a photo came with (its more exact names stay, what nothing supports goes), checked fact
+    by fact, and graded: a row is of high, medium or low quality, which a recipe's source takes
+    over with quality = "row". Every decision is logged beside the rows, with its reasons.
+
+    Kill it at any moment and run the same command again: it goes on after the last whole file.
+    Several processes share a folder with --part 1/8, --part 2/8, ... and --device.
 
     hf: takes any image-to-text model of transformers, by its name on the Hugging Face hub or from
     the folder that save_pretrained wrote (pip install 'nanocap[teachers]'): BLIP, BLIP-2,
     InstructBLIP, GIT, ViT with GPT-2, Florence-2, PaliGemma, Idefics3 and SmolVLM, LLaVA and
     LLaVA-OneVision, Qwen-VL, and others that chat. file: has captions already, "image" (the key
     of a photo) and "caption" or "captions" a line. ensemble: averages students of one vocabulary;
-    of any others it pools the captions and takes those that agree most with the rest.
+    any others propose one by one, as if each were given with a --teacher of its own.
 
     \b
     Examples:
@@ -67,21 +125,39 @@ def command(
       nanocap label --teacher ensemble:runs/a/student.safetensors,runs/b/student.safetensors \\
         --images 'photos/unlabelled-*.tar' --out labels
     """
-    from nanocap.distill.labels import label
-    from nanocap.distill.sources import read_photos
+    from nanocap.distill.labelling import Evidence, Options, label
+    from nanocap.distill.labelling.detector import Detector
+    from nanocap.distill.labelling.match import LineUp
+    from nanocap.distill.labelling.photos import PhotoShards
     from nanocap.distill.teachers import load_teacher
     from nanocap.distill.teachers.settings import Settings
 
-    loaded = load_teacher(teacher, Settings(prompt, device, dtype))
-    photos = [photo for pattern in images for photo in read_photos(pattern)]
-    with click.progressbar(length=len(photos), label="labelling", file=sys.stderr) as bar:
-        left_out = label(loaded, photos, out, captions, batch_size, step=bar.update)
-    for key in left_out:
-        reason = "not a photo that can be read, or the teacher has no caption of it"
+    share = PART.fullmatch(part)
+    if share is None:
+        raise OptionError(f"--part {part}: must be I/N, such as 2/8")
+    if (detector is None) != (detector_labels is None):
+        raise OptionError("--detector and --detector-labels belong together")
+    mine = (int(share[1]), int(share[2]))
+    options = Options(captions, batch_size, shard_size, format_, original, mine)
+    photos = PhotoShards(images, [key.strip() for key in original.split(",") if key.strip()])
+    loaded = [load_teacher(teacher, Settings(prompt, device, dtype)) for teacher in teachers]
+    evidence = Evidence(
+        LineUp.load(scorer) if scorer is not None else None,
+        Detector(detector, detector_labels) if detector and detector_labels else None,
+    )
+    progress = Progress(len(photos))
+    labelled = label(
+        loaded, photos, out, options, evidence, {"dtype": dtype}, progress.step, progress.skip
+    )
+    progress.clear()
+    for key, reason in labelled.left_out.items():
         click.echo(f"nanocap: {key}: left out: {reason}", err=True)
-    done = len(photos) - len(left_out)
+    rows = labelled.manifest["rows"]
     if as_json:
-        click.echo(json.dumps({"out": str(out), "photos": done, "left_out": len(left_out)}))
+        names = ("rows", "left_out", "levels", "origins", "photos_per_second", "teacher_share")
+        found = {name: labelled.manifest[name] for name in names}
+        click.echo(json.dumps({"out": str(out), "photos": rows, **found}))
     else:
-        click.echo(f"{out}: {done} photos labelled")
-    ctx.exit(1 if left_out else 0)
+        levels = ", ".join(f"{n} {level}" for level, n in labelled.manifest["levels"].items())
+        click.echo(f"{out}: {rows} photos labelled ({levels})")
+    ctx.exit(1 if labelled.left_out else 0)

@@ -24,6 +24,7 @@ class Progress:
     def __init__(self, total: int | None) -> None:
         self.total = total
         self.done = 0
+        self.skipped = 0  # of those that are done: by an earlier run, so in no time
         self.shown = sys.stderr.isatty() and (total is None or total > FEW)
         self._start = time.monotonic()
 
@@ -33,20 +34,27 @@ class Progress:
             sys.stderr.write(CLEAR_LINE)
             sys.stderr.flush()
 
-    def step(self) -> None:
-        """One more is done: draw the line again."""
-        self.done += 1
+    def skip(self, count: int) -> None:
+        """So many were done before the start."""
+        self.done += count
+        self.skipped += count
+
+    def step(self, count: int = 1) -> None:
+        """So many more are done: draw the line again."""
+        self.done += count
         if self.shown:
             sys.stderr.write(f"{CLEAR_LINE}{self.line(time.monotonic() - self._start)}")
             sys.stderr.flush()
 
     def line(self, seconds: float) -> str:
         """The text after `seconds`."""
-        rate = self.done / max(seconds, 1e-6)
+        rate = (self.done - self.skipped) / max(seconds, 1e-6)
         if self.total is None:
             return f"{self.done}  {rate:.1f}/s"
         left = round((self.total - self.done) / max(rate, 1e-6))
-        return f"{self.done}/{self.total}  {rate:.1f}/s  {left // 60}:{left % 60:02} left"
+        hours, minutes = divmod(left // 60, 60)
+        clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+        return f"{self.done}/{self.total}  {rate:.1f}/s  {clock}:{left % 60:02} left"
 
 
 def timed_lines() -> Callable[[str], None]:

@@ -16,7 +16,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from nanocap.cli import group
-from nanocap.distill.sources import read_photos
+from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.teachers import Scored, Teacher, load_teacher
 from nanocap.distill.teachers.families import FAMILIES, family_of
 from nanocap.distill.teachers.settings import Settings
@@ -410,4 +410,4 @@ def test_the_command_labels_with_a_model(
     arguments += ["--prompt", "a cat", "--device", "cpu", "--dtype", "fp32", "--json"]
     result = CliRunner().invoke(group, ["label", *arguments, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert len(list(read_photos(str(tmp_path / "out" / "*.tar")))) == 3
+    assert len(PhotoShards([str(tmp_path / "out" / "*.tar")])) == 3

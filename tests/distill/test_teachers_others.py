@@ -159,4 +159,4 @@ def test_the_command_names_photos_without_a_caption(
     with tarfile.open(tmp_path / "out" / "labels-00000.tar") as tar:
         assert tar.getnames() == ["p0.png", "p0.json", "p1.png", "p1.json"]
         row = json.load(tar.extractfile("p0.json"))  # type: ignore[arg-type]
-    assert row == {"captions": ["A cat sits.", "A cat."], "source": "teacher", "teacher": theirs}
+    assert (row["captions"], row["teachers"]) == (["A cat sits.", "A cat."], [theirs] * 2)

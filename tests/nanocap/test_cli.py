@@ -353,3 +353,10 @@ def test_the_progress_line() -> None:
     listed = Progress(None)
     listed.done = 12
     assert listed.line(4.0) == "12  3.0/s"
+
+
+def test_what_an_earlier_run_did_says_nothing_of_the_speed() -> None:
+    progress = Progress(40_000)
+    progress.skip(1000)
+    progress.step(30)
+    assert progress.line(10.0) == "1030/40000  3.0/s  3:36:30 left"

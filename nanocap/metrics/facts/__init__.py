@@ -6,15 +6,27 @@ of people's captions of the same photo.
 
 from nanocap.metrics.facts.extraction import Facts, extract
 from nanocap.metrics.facts.measures import fact_measures
-from nanocap.metrics.facts.scoring import KINDS, FactCounts, FactRates, PhotoCounts, fact_counts
+from nanocap.metrics.facts.scoring import (
+    KINDS,
+    Fact,
+    FactCounts,
+    FactRates,
+    PhotoCounts,
+    closure,
+    fact_counts,
+    of_kind,
+)
 
 __all__ = [
     "KINDS",
+    "Fact",
     "FactCounts",
     "FactRates",
     "Facts",
     "PhotoCounts",
+    "closure",
     "extract",
     "fact_counts",
     "fact_measures",
+    "of_kind",
 ]

@@ -13,7 +13,7 @@ Role = Enum(
     " POSSESSIVE COMMA STOP OTHER",
 )
 
-_FUNCTION: dict[str, Role] = {
+FUNCTION: dict[str, Role] = {
     text: role
     for role, texts in {
         Role.DETERMINER: "a an the his her their my your our these those this each every another",
@@ -33,7 +33,7 @@ _FUNCTION: dict[str, Role] = {
     }.items()
     for text in texts.split()
 }
-_FUNCTION["its"] = Role.DETERMINER
+FUNCTION["its"] = Role.DETERMINER
 _SLOT = (Role.DETERMINER, Role.NEGATION, Role.ADJECTIVE, Role.PARTICIPLE, Role.POSSESSIVE)
 _OPENS = (Role.STOP, Role.AND, Role.WHILE, Role.COMMA)
 
@@ -53,7 +53,7 @@ def roles(units: Sequence[Unit]) -> list[Role]:
 
 
 def _role(unit: Unit, last: Role, plural: bool, following: Unit | None) -> Role:
-    function = _FUNCTION.get(unit.text)
+    function = FUNCTION.get(unit.text)
     if unit.text == "'s":
         return Role.BE if last is Role.PRONOUN or _verbal(following) else Role.POSSESSIVE
     if function is Role.WHO and _nominal(following):
@@ -84,7 +84,7 @@ def _attribute_or_verb(unit: Unit, last: Role, following: Unit | None) -> Role:
         return Role.ADJECTIVE
     if last is Role.TO:
         return Role.VERB
-    object_follows = following is not None and _FUNCTION.get(following.text) is Role.DETERMINER
+    object_follows = following is not None and FUNCTION.get(following.text) is Role.DETERMINER
     if unit.form in ("ing", "s") or object_follows:
         return Role.VERB
     return Role.ADJECTIVE
@@ -111,7 +111,7 @@ def _acts(unit: Unit, last: Role, plural: bool, following: Unit | None) -> bool:
 
 
 def _nominal(unit: Unit | None) -> bool:
-    return unit is not None and bool(unit.noun or unit.attribute) and unit.text not in _FUNCTION
+    return unit is not None and bool(unit.noun or unit.attribute) and unit.text not in FUNCTION
 
 
 def _verbal(unit: Unit | None) -> bool:
@@ -121,4 +121,4 @@ def _verbal(unit: Unit | None) -> bool:
 def _begins_phrase(unit: Unit | None) -> bool:
     if unit is None:
         return False
-    return _FUNCTION.get(unit.text) is Role.DETERMINER or bool(unit.noun or unit.attribute)
+    return FUNCTION.get(unit.text) is Role.DETERMINER or bool(unit.noun or unit.attribute)

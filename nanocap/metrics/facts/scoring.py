@@ -101,19 +101,20 @@ def fact_counts(caption: str, references: Sequence[str]) -> PhotoCounts:
         raise NanocapError("facts: a photo has no reference captions to compare with")
     ours = extract(caption)
     theirs = [extract(text) for text in references]
-    return PhotoCounts(*(_count(_facts(ours, k), [_facts(t, k) for t in theirs]) for k in KINDS))
+    return PhotoCounts(*(_count(of_kind(ours, k), [of_kind(t, k) for t in theirs]) for k in KINDS))
 
 
-def _facts(facts: Facts, kind: str) -> frozenset[Fact]:
+def of_kind(facts: Facts, kind: str) -> frozenset[Fact]:
+    """The facts of one of `KINDS`, an object as a tuple of one name."""
     if kind == "objects":
         return frozenset((name,) for name in facts.objects)
     return frozenset(facts.attributes if kind == "attributes" else facts.relations)
 
 
 def _count(ours: Collection[Fact], theirs: Sequence[Collection[Fact]]) -> FactCounts:
-    entailed = [_closure(facts) for facts in theirs]
+    entailed = [closure(facts) for facts in theirs]
     seen = frozenset().union(*entailed)
-    said = _closure(ours)
+    said = closure(ours)
     named = Counter(fact for facts in theirs for fact in facts)
     # Sorted, so that a sum of fractions does not depend on the order of the references.
     weights = {fact: sum(fact in facts for facts in entailed) for fact in sorted(named)}
@@ -125,7 +126,7 @@ def _count(ours: Collection[Fact], theirs: Sequence[Collection[Fact]]) -> FactCo
     )
 
 
-def _closure(facts: Iterable[Fact]) -> frozenset[Fact]:
+def closure(facts: Iterable[Fact]) -> frozenset[Fact]:
     """The facts and all that they entail."""
     return frozenset(general for fact in facts for general in product(*_general(fact)))
 

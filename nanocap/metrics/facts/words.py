@@ -18,7 +18,7 @@ from nanocap.metrics.facts.entries import Entries, lexicon
 
 Form = Literal["base", "s", "ing", "ed"]
 
-_TOKEN = re.compile(r"[a-z]+|'s\b|[0-9]+|[,.;:!?]")
+TOKEN = re.compile(r"[a-z]+|'s\b|[0-9]+|[,.;:!?]")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def units(text: str) -> list[Unit]:
     Raises:
         MissingExtraError: `simplemma` is not installed.
     """
-    tokens = _TOKEN.findall(text.lower().replace("\u2019", "'"))
+    tokens = TOKEN.findall(text.lower().replace("\u2019", "'"))
     longest = _longest()
     found = []
     at = 0

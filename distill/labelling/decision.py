@@ -1,0 +1,138 @@
+"""What is decided about a photo's captions: the record that the stages fill in, and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nanocap.distill.labelling.lengths import MOST_CHARACTERS, shortened
+from nanocap.distill.tokenizer import normalize
+
+TEACHER, ORIGINAL, FUSED = "teacher", "original", "fused"
+DIGITS = 4  # of a figure in the log
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A caption that is considered for a photo. What is not known is None.
+
+    Attributes:
+        origin: `teacher` proposed it, the photo came with it (`original`), or it was `fused`.
+        teacher: who proposed it; of a fused one, whose sentence was filled in.
+        score: what its teacher thinks of it, comparable within one teacher.
+        agreement: mean CIDEr-D against all other proposals, from 0 to 10.
+        match: the scorer's cosine with the photo.
+        line_up: share of captions of other scenes that fit the photo worse, by the scorer.
+        rank: mean share of the other candidates that it beats, over what is known of both.
+        support: share of what it states that others confirm.
+        confirmed: whether somebody who does not depend on its teacher (another teacher, the photo's
+            own text) names an object of it, or a detector sees one; None where nobody was there.
+        level: of quality, one of the recipe's.
+        notes: what was changed to make it.
+        dropped: why it is not kept; empty where it is.
+    """
+
+    text: str
+    origin: str = TEACHER
+    teacher: str = ""
+    score: float | None = None
+    agreement: float | None = None
+    match: float | None = None
+    line_up: float | None = None
+    rank: float | None = None
+    support: float | None = None
+    confirmed: bool | None = None
+    level: str = ""
+    notes: tuple[str, ...] = ()
+    dropped: str = ""
+
+    @property
+    def words(self) -> str:
+        """The text without case and marks: candidates of the same words are one."""
+        return normalize(self.text)
+
+    def to_dict(self) -> dict[str, object]:
+        """What is known of it, JSON-ready."""
+        values = dataclasses.asdict(self)
+        return {
+            name: round(value, DIGITS) if isinstance(value, float) else value
+            for name, value in values.items()
+            if value not in (None, "", ())
+        }
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a detector found in a photo, by the names of the fact lexicon.
+
+    Attributes:
+        seen: objects that it is sure of.
+        absent: objects that it knows and does not even suspect.
+    """
+
+    seen: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All about one photo's captions. Each stage returns a copy with more filled in.
+
+    Attributes:
+        originals: the texts that the photo came with.
+        candidates: best first once they are ranked; those that were dropped stay.
+        sight: None where no detector was asked.
+        level: of the row's captions; empty until they are graded.
+        left_out: why the photo has no row; empty where it has one.
+    """
+
+    key: str
+    originals: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    sight: Sight | None = None
+    level: str = ""
+    left_out: str = ""
+
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """The candidates that nothing speaks against, in their order."""
+        return tuple(one for one in self.candidates if not one.dropped)
+
+    def with_candidates(self, change: Callable[[Candidate], Candidate]) -> Decision:
+        """Every kept candidate changed by a function, the dropped ones as they are."""
+        changed = (one if one.dropped else change(one) for one in self.candidates)
+        return dataclasses.replace(self, candidates=tuple(changed))
+
+    def to_json(self) -> str:
+        """One line of the log."""
+        row: dict[str, object] = {"key": self.key}
+        if self.left_out:
+            row["left_out"] = self.left_out
+        else:
+            row["level"] = self.level
+        if self.originals:
+            row["originals"] = [shortened(text, MOST_CHARACTERS) for text in self.originals]
+        if self.sight is not None:
+            row["seen"] = sorted(self.sight.seen)
+        row["kept"] = [one.to_dict() for one in self.kept]
+        row["dropped"] = [one.to_dict() for one in self.candidates if one.dropped]
+        return json.dumps(row, ensure_ascii=False)
+
+    def to_row(self) -> dict[str, object]:
+        """What is written beside the photo: lists are of the kept captions, best first."""
+        kept = self.kept
+        return {
+            "captions": [one.text for one in kept],
+            "quality": self.level,
+            "origins": [one.origin for one in kept],
+            "teachers": [one.teacher for one in kept],
+            "scores": [_rounded(one.score) for one in kept],
+            "support": [_rounded(one.support) for one in kept],
+            "match": [_rounded(one.match) for one in kept],
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)

@@ -1,0 +1,159 @@
+"""The plan of a folder of labels, which every run into it must share, and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nanocap import __version__
+from nanocap.distill.labelling.options import Options
+from nanocap.distill.labelling.photos import PhotoShards
+from nanocap.distill.teachers import KeyedTeacher, Teacher
+from nanocap.errors import DataError
+
+PLAN, MANIFEST = "plan.json", "manifest.json"
+SHOWN = 60  # characters of a value in an error
+
+
+def make_plan(
+    teachers: Sequence[Teacher | KeyedTeacher],
+    photos: PhotoShards,
+    options: Options,
+    settings: Mapping[str, str],
+    evidence: Sequence[Path],
+) -> dict[str, Any]:
+    """Everything that decides the rows, JSON-ready.
+
+    Args:
+        settings: of the teachers, such as their dtype.
+        evidence: files of the scorer and the detector.
+    """
+    return {
+        "nanocap": __version__,
+        "teachers": [_identity(teacher.name) for teacher in teachers],
+        "settings": dict(settings),
+        "evidence": [_identity(str(path)) for path in evidence],
+        "images": [
+            [path.name, path.stat().st_size, count]
+            for path, count in zip(photos.files, photos.counts, strict=True)
+        ],
+        "original": options.original,
+        "captions": options.captions,
+        "batch": options.batch,
+        "shard": options.shard,
+        "format": options.format,
+    }
+
+
+def claim(out: Path, plan: Mapping[str, Any]) -> None:
+    """Make `out` the folder of this plan.
+
+    Raises:
+        DataError: it is the folder of another plan, or cannot be written.
+    """
+    path = out / PLAN
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write(path, plan)
+            return
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not the plan of a labelling; take a new --out") from error
+    ours = json.loads(json.dumps(plan))
+    if not isinstance(theirs, dict) or theirs != ours:
+        changes = _changes(theirs if isinstance(theirs, dict) else {}, ours)
+        raise DataError(
+            f"{out}: holds labels made otherwise ({changes}); ask for the same or take a new --out"
+        )
+
+
+def write_manifest(
+    out: Path, plan: Mapping[str, Any], summaries: Sequence[Mapping[str, Any] | None]
+) -> dict[str, Any]:
+    """Write `manifest.json`: the plan, what came of it, and where the time went; and return it.
+
+    Args:
+        summaries: of all files in order; None of those that are not finished.
+    Raises:
+        DataError: it cannot be written.
+    """
+    done = [summary for summary in summaries if summary is not None]
+    seconds: defaultdict[str, float] = defaultdict(float)
+    levels: Counter[str] = Counter()
+    origins: Counter[str] = Counter()
+    for summary in done:
+        for name, value in summary["seconds"].items():
+            seconds[name] += value
+        levels.update(summary["levels"])
+        origins.update(summary["origins"])
+    rows = sum(summary["rows"] for summary in done)
+    left_out = sum(len(summary["left_out"]) for summary in done)
+    total = seconds["total"]
+    manifest = {
+        "plan": plan,
+        "complete": len(done) == len(summaries),
+        "rows": rows,
+        "left_out": left_out,
+        "levels": dict(levels),
+        "origins": dict(origins),
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
+        "photos_per_second": round((rows + left_out) / total, 3) if total else None,
+        "teacher_share": round(seconds["propose"] / total, 4) if total else None,
+        "files": [
+            {
+                "file": f"labels-{index:05}.{plan['format']}",
+                "rows": summary["rows"],
+                "bytes": summary["bytes"],
+                "sha256": summary["sha256"],
+            }
+            for index, summary in enumerate(summaries)
+            if summary is not None
+        ],
+    }
+    path = out / MANIFEST
+    try:
+        _write(path, manifest)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return manifest
+
+
+def _identity(name: str) -> dict[str, str]:
+    """A teacher's name, and the digests of the files that are named in it."""
+    found = {"name": name}
+    for part in name.split(","):
+        path = Path(part.removeprefix("file:"))
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    return "; ".join(
+        f"{name} was {_shown(theirs.get(name))}, is {_shown(ours.get(name))}" for name in names
+    )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
