@@ -67,21 +67,15 @@ class Checkpoint:
 
     def probe(self, pixels: Any, decoding: DecodingDefaults) -> Probe:
         """Greedy captioning of `pixels` [photos, size, size, 3] with the default controls."""
-        tokens, controls, dimensions = self.tokens(), self.controls(), self.student.dimensions
-        never = self.vocabulary().special | {tokens.pad, tokens.unknown}
-        never |= {*controls.quality.values(), *controls.length.values()}
-        return Probe(
-            pixels=pixels,
-            prefix=(controls.quality[decoding.quality], controls.length[decoding.length]),
-            end=tokens.end,
-            never=tuple(sorted(never - {tokens.end})),
-            sizes=Dimensions(
-                dimensions.vocabulary,
-                dimensions.max_tokens,
-                dimensions.decoder_layers,
-                dimensions.width,
-            ),
+        dimensions = self.student.dimensions
+        sizes = Dimensions(
+            dimensions.vocabulary,
+            dimensions.max_tokens,
+            dimensions.decoder_layers,
+            dimensions.width,
         )
+        special = self.vocabulary().special
+        return Probe.of(pixels, self.tokens(), self.controls(), decoding, special, sizes)
 
     def rule(self) -> ImageRule:
         """How an image becomes pixels for this student."""

@@ -45,6 +45,22 @@ class EagerEngine:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """Where a greedy caption first differs from the reference's.
+
+    Attributes:
+        photo: its place among the probe's.
+        place: of the piece in the caption, from 1.
+        expected, found: ids of the two pieces.
+    """
+
+    photo: int
+    place: int
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far a candidate is from its reference on probe photos, fed the reference's captions.
 
@@ -54,6 +70,7 @@ class Parity:
         tokens_equal: share of the pieces where both choose the same.
         captions_equal: share of the photos whose greedy captions are the same throughout.
         photos: how many were compared.
+        divergences: one of each caption that is not the same.
     """
 
     max_logit_difference: float
@@ -61,12 +78,14 @@ class Parity:
     tokens_equal: float
     captions_equal: float
     photos: int
+    divergences: tuple[Divergence, ...] = ()
 
     def to_dict(self) -> dict[str, float]:
-        """Rounded, for a manifest."""
+        """Rounded, for a manifest; without the divergences."""
         return {
             key: value if isinstance(value, int) else float(f"{value:.4g}")
             for key, value in asdict(self).items()
+            if key != "divergences"
         }
 
 
@@ -79,6 +98,8 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
     differences: list[Floats] = []
     equal_tokens: list[npt.NDArray[np.bool_]] = []
     equal_captions: list[npt.NDArray[np.bool_]] = []
+    divergences: list[Divergence] = []
+    seen = 0
     for pixels in batches(probe.pixels):
         cross = candidate.encode(pixels)
         cache = empty_cache(probe.sizes, len(pixels))
@@ -87,12 +108,18 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
             logits, cache = candidate.step(step.tokens, step.position, cross, cache)
             if not np.isfinite(logits).all():
                 raise ConversionError("the exported graph gives values that are not finite")
-            theirs, ours = probe.barred(step.logits), probe.barred(logits[:, 0])
-            agree = theirs.argmax(1) == ours.argmax(1)
+            theirs = probe.barred(step.logits).argmax(1)
+            ours = probe.barred(logits[:, 0]).argmax(1)
+            agree = theirs == ours
+            divergences += [
+                Divergence(seen + int(row), step.place(probe), int(theirs[row]), int(ours[row]))
+                for row in np.flatnonzero(same & ~agree & step.counts)
+            ]
             same &= agree | ~step.counts
             equal_tokens.append(agree[step.counts])
             differences.append(np.abs(step.logits - logits[:, 0])[step.counts].ravel())
         equal_captions.append(same)
+        seen += len(pixels)
     difference = np.concatenate(differences)
     return Parity(
         max_logit_difference=float(difference.max()),
@@ -100,6 +127,7 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
         tokens_equal=float(np.concatenate(equal_tokens).mean()),
         captions_equal=float(np.concatenate(equal_captions).mean()),
         photos=len(probe.pixels),
+        divergences=tuple(divergences),
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.manifest import Dimensions
+from nanocap.manifest import (
+    Controls,
+    DecodingDefaults,
+    Dimensions,
+    TokenIds,
+    never_generated,
+)
 from nanocap.runtime.engines import Engine, Floats, Ints
 
 BATCH = 8
@@ -32,6 +38,25 @@ class Probe:
     end: int
     never: tuple[int, ...]
     sizes: Dimensions
+
+    @classmethod
+    def of(
+        cls,
+        pixels: npt.NDArray[np.uint8],
+        tokens: TokenIds,
+        controls: Controls,
+        decoding: DecodingDefaults,
+        special: Collection[int],
+        sizes: Dimensions,
+    ) -> Probe:
+        """The photos, to be captioned with the default controls; `special` as a `Vocabulary` has."""
+        return cls(
+            pixels=pixels,
+            prefix=(controls.quality[decoding.quality], controls.length[decoding.length]),
+            end=tokens.end,
+            never=never_generated(tokens, controls, special),
+            sizes=sizes,
+        )
 
     def barred(self, logits: Floats) -> Floats:
         """Logits [..., V] with the ids that are never generated out of reach."""
@@ -56,6 +81,10 @@ class Step:
     cache: tuple[Floats, Floats]
     logits: Floats
     counts: npt.NDArray[np.bool_]
+
+    def place(self, probe: Probe) -> int:
+        """Which piece of the caption is predicted, from 1; below 1 within the prefix."""
+        return self.position - len(probe.prefix) + 2
 
     def feeds(self) -> dict[str, npt.NDArray[Any]]:
         """The inputs of the decoder's graph."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from nanocap.bundle import TOKENIZER, Bundle
 from nanocap.convert.errors import ConversionError
-from nanocap.manifest import Artifact, Manifest
+from nanocap.manifest import Artifact, Manifest, never_generated
 from nanocap.vocabulary import Vocabulary
 
 MODES: dict[str, dict[str, Any]] = {
@@ -116,8 +116,7 @@ def _step(manifest: Manifest, decoder: onnx.GraphProto, vocabulary: Vocabulary) 
     """One position: the token before it, to the token after it. The cross-attention is outside."""
     tokens, controls, sizes = manifest.tokens, manifest.controls, manifest.sizes
     barred = np.zeros(sizes.vocabulary, np.float32)
-    never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
-    barred[list(never | (vocabulary.special - {tokens.end}))] = NEVER
+    barred[list(never_generated(tokens, controls, vocabulary.special))] = NEVER
     no_end = np.zeros(sizes.vocabulary, np.float32)
     no_end[tokens.end] = NEVER  # an empty caption is no answer
     constants = {

@@ -18,7 +18,7 @@ from nanocap.bundle import TOKENIZER, Bundle, default_bundle
 from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
-from nanocap.manifest import Artifact, Manifest
+from nanocap.manifest import Artifact, Manifest, never_generated
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
 from nanocap.runtime.engines import load_engine
@@ -273,20 +273,14 @@ class Captioner:
         return DecoderState(self._engine, self._engine.encode(pixels), prefix, self._sizes)
 
     def _options(self, beams: int | None, length_penalty: float | None, n_best: int = 1) -> Search:
-        defaults, tokens, controls = (
-            self.manifest.decoding,
-            self.manifest.tokens,
-            self.manifest.controls,
-        )
-        never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
-        never |= self.vocabulary.special - {tokens.end}
+        defaults, tokens = self.manifest.decoding, self.manifest.tokens
         return Search(
             beams=max(defaults.beams, n_best) if beams is None else beams,
             length_penalty=defaults.length_penalty if length_penalty is None else length_penalty,
             # The last position fed is max_tokens - 1; two of them are the control tokens.
             max_length=self._sizes.max_tokens - 1,
             end=tokens.end,
-            never=tuple(sorted(never)),
+            never=never_generated(tokens, self.manifest.controls, self.vocabulary.special),
             n_best=n_best,
         )
 
