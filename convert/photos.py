@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from nanocap.convert.errors import ConversionError
 from nanocap.errors import ImageError
 from nanocap.formats import SUFFIXES
 from nanocap.image import ImageRule, load_image
+
+T = TypeVar("T")
 
 MAX_MEMBER_BYTES = 64 << 20  # 64 MiB, of one photo in a shard
 
@@ -73,11 +76,11 @@ def load_photos(
     return np.stack(pixels)
 
 
-def spread(photos: Sequence[Photo], count: int) -> list[Photo]:
-    """`count` of the photos at equal distances, or all of them."""
-    if len(photos) <= count:
-        return list(photos)
-    return [photos[index * len(photos) // count] for index in range(count)]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items at equal distances, or all of them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _find(source: Path) -> list[Photo]:

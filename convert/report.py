@@ -29,6 +29,7 @@ from nanocap.image import load_image
 from nanocap.manifest import Artifact, Manifest
 from nanocap.metrics.measures import Interval, Measure
 from nanocap.metrics.reference import Missing, reference_measures
+from nanocap.report.cards import Photo
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.vocabulary import Vocabulary
@@ -40,15 +41,6 @@ BATCH = 16
 SHOWN = 5  # first differences that are kept
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo with what people say of it; `image` as `load_image` takes it."""
-
-    key: str
-    image: bytes
-    references: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -77,10 +69,10 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the artifact's name."""
         values: dict[str, Any] = {"bytes": self.bytes}
+        values["visual_tokens"] = self.artifact.visual_tokens
         if self.parity is not None:
             values |= self.parity.to_dict()
-        if self.first_differences:
-            values["first_differences"] = list(self.first_differences)
+        values["first_differences"] = list(self.first_differences)
         values["cider"] = _rounded(self.cider)
         if self.difference is not None:
             values["cider_difference"] = _rounded(self.difference)
@@ -143,7 +135,7 @@ def report(
     """Measure every artifact of the bundle at `path`.
 
     Args:
-        photos: with references; those that cannot be read are left out and named.
+        photos: with captions of people; those that cannot be read are left out and named.
         probes: so many of them, spread evenly, are compared step by step.
         tell: takes a line of progress.
     Raises:

@@ -49,7 +49,7 @@ class Probe:
         special: Collection[int],
         sizes: Dimensions,
     ) -> Probe:
-        """The photos, to be captioned with the default controls; `special` as a `Vocabulary` has."""
+        """Photos to caption with the default controls; `special` is that of a `Vocabulary`."""
         return cls(
             pixels=pixels,
             prefix=(controls.quality[decoding.quality], controls.length[decoding.length]),

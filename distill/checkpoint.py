@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from nanocap.errors import DataError
 from nanocap.student import Student
+from nanocap.whole_file import whole_file
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
@@ -48,9 +48,8 @@ def save_checkpoint(
         "step": str(position.step),
         "fingerprint": position.fingerprint,
     }
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, header)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, header)
 
 
 def read_position(path: Path) -> Position | None:

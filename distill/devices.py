@@ -1,8 +1,13 @@
-"""Which arithmetic pays on this machine."""
+"""What this machine computes with, and which arithmetic pays on it."""
 
 from __future__ import annotations
 
 import torch
+
+
+def fastest() -> torch.device:
+    """CUDA where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def mixed_precision(choice: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from nanocap.whole_file import whole_file
 
 
 class Journal:
@@ -16,9 +17,8 @@ class Journal:
         self.lines = [
             line for line in self._read() if (line["stage"], line["step"]) < (stage, step)
         ]
-        partial = self.path.with_name(".metrics.jsonl.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        os.replace(partial, self.path)
+        with whole_file(self.path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
     def add(self, **line: Any) -> None:
         """Append one line."""
@@ -48,9 +48,8 @@ class Journal:
                 axis.plot(steps, [line[key] for line in points], linewidth=0.8)
             axis.set(title=key, xlabel="step")
             axis.grid(alpha=0.3)
-        partial = self.path.with_name(".curves.png.partial")
-        figure.savefig(partial, format="png", dpi=110)
-        os.replace(partial, self.path.with_name("curves.png"))
+        with whole_file(self.path.with_name("curves.png")) as partial:
+            figure.savefig(partial, format="png", dpi=110)
 
     def _stage_starts(self) -> dict[int, int]:
         starts, total = {}, 0

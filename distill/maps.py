@@ -125,6 +125,7 @@ def _compute(corpus: Corpus, student: Student, view: int, seed: int, path: Path)
 
     side = student.dimensions.grid
     shape = (len(corpus.rows), trunk.middle_channels, side, side)
+    # always the same name: the gigabytes that a kill leaves are written over
     partial = path.with_name(f".{path.name}.partial.npy")
     maps = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
     chunks = [

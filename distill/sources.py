@@ -36,6 +36,12 @@ class Example:
 Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why
 
 
+def source_of(pattern: str) -> Source:
+    """Shards by a glob, or a table by its path, as a source of its own."""
+    is_table = Path(pattern).suffix.lower() in TABLE_FORMATS
+    return Source(pattern, table=pattern) if is_table else Source(pattern, shards=pattern)
+
+
 def read_source(source: Source, root: Path, rejected: Rejected | None = None) -> Iterator[Example]:
     """Every example of a source, in the order of its files.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nanocap.errors import BundleError
 from nanocap.manifest import MAX_FILES
+from nanocap.whole_file import whole_file
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bundle gives the same bytes
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -65,16 +66,14 @@ def write_zip(bundle: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     from nanocap.bundle import MANIFEST, Bundle
 
     source, path = Bundle(bundle), Path(target)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name in (MANIFEST, *sorted(source.manifest.files)):
-                data = source.manifest.to_json() if name == MANIFEST else source.read(name)
-                info = zipfile.ZipInfo(name, EPOCH)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = (stat.S_IFREG | 0o644) << 16
-                archive.writestr(info, data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for name in (MANIFEST, *sorted(source.manifest.files)):
+            data = source.manifest.to_json() if name == MANIFEST else source.read(name)
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, data)
     return path

@@ -9,6 +9,7 @@ from nanocap.manifest import Manifest
 
 CARD = "README.md"  # its name in the bundle
 QUALITY = "quality"  # key of an artifact's `measured`: records by the name of the set of photos
+COMPARISON = "comparison"  # the same: what the parity report says of it
 SHOWN = ("cider", "bleu4", "rouge_l", "meteor", "spice", "distinct", "hallucination")  # of a set
 
 USE = """\
@@ -86,14 +87,48 @@ def _artifacts(manifest: Manifest) -> str:
         )
         measured = dict(artifact.measured)
         quality = measured.pop(QUALITY, {})
+        measured.pop(COMPARISON, None)
         lines += ["", *_table(("figure", "value"), _flat(measured)), ""]
         if isinstance(quality, Mapping) and quality:
             lines += [*_quality(quality), ""]
+    lines += _compared(manifest)
     lines.append(
         "Quality: with the 95 % interval over the choice of photos, by `nanocap eval`. Parity:"
         " greedy captions of probe photos, step by step, beside the reference named in `against`."
     )
     return "\n".join(lines) + "\n"
+
+
+def _compared(manifest: Manifest) -> list[str]:
+    """The parity report: a row an artifact that it knows."""
+    rows = []
+    for artifact in manifest.artifacts:
+        found = artifact.measured.get(COMPARISON)
+        if isinstance(found, Mapping):
+            peak = found.get("peak_bytes")
+            rows.append(
+                (
+                    artifact.name,
+                    _scaled(found.get("bytes"), 1e6, 2),
+                    _scaled(found.get("max_logit_difference"), 1, 4),
+                    _scaled(found.get("captions_equal"), 0.01, 1),
+                    _interval(found.get("cider")),
+                    _interval(found.get("cider_difference"), "+"),
+                    _scaled(found.get("ms"), 1, 1),
+                    _scaled(peak, 1e6, 0),
+                )
+            )
+    if not rows:
+        return []
+    head = (
+        *("artifact", "MB", "largest logit difference", "same captions, %", "CIDEr"),
+        *("difference", "ms a caption", "peak MB"),
+    )
+    return ["**Side by side**, by `nanocap parity`:", "", *_table(head, rows), ""]
+
+
+def _scaled(value: object, unit: float, places: int) -> str:
+    return f"{value / unit:.{places}f}" if isinstance(value, int | float) else ""
 
 
 def _quality(sets: Mapping[str, Any]) -> list[str]:
@@ -110,11 +145,11 @@ def _quality(sets: Mapping[str, Any]) -> list[str]:
     return _table(head, [(*row[:2], *(row[2 + i] for i in used)) for row in rows])
 
 
-def _interval(figure: object) -> str:
+def _interval(figure: object, sign: str = "") -> str:
     if not isinstance(figure, Mapping) or not {"value", "low", "high"} <= figure.keys():
         return ""
     value, low, high = (float(figure[key]) for key in ("value", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _training(training: Mapping[str, Any]) -> str:

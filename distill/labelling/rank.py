@@ -10,8 +10,8 @@ from nanocap.distill.labelling.decision import Candidate, Decision
 Figure = Callable[[Candidate], float | None]
 
 # What speaks for a caption: each counts alike, by places, as no two are on one scale. Support was
-# tried: of 250 photos of Flickr8k's validation set, it takes CIDEr of the best from 0.61 to 0.59,
-# as whoever says least is contradicted least.
+# tried, on photos set aside from training: the best captions of 197 photos score the same with it
+# (CIDEr-D 0.72 and 0.70), and it favours whoever says least, as he is contradicted least.
 FIGURES: tuple[Figure, ...] = (
     lambda one: one.score,
     lambda one: one.agreement,

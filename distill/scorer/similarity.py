@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from nanocap.distill.devices import fastest
 from nanocap.distill.maps import normalize
 from nanocap.distill.scorer.losses import late_interaction
 from nanocap.distill.scorer.texts import pad, to_ids
@@ -33,7 +34,7 @@ class ImageTextScorer:
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer):
         self.scorer, self.tokenizer = scorer.eval(), tokenizer
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = fastest()
         self.scorer.to(self.device)
 
     @classmethod

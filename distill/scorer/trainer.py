@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nanocap.distill.batches import Schedule
 from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
 from nanocap.distill.corpus import Corpus
+from nanocap.distill.devices import fastest
 from nanocap.distill.journal import Journal
 from nanocap.distill.maps import Maps
 from nanocap.distill.scorer.monitor import RetrievalMonitor
@@ -85,7 +86,7 @@ def _same(run: ScorerRun, path: Path, fingerprint: str | None) -> None:
 
 def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
     training, recipe = run.recipe.training, run.recipe.captioner()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest()
     student, _ = Student.load(run.start.path)
     schedule = Schedule(recipe, run.corpus, 0)
     feed = Maps(run.corpus, schedule, student, training.views, run.cache, recipe.seed)

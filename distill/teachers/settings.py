@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nanocap.distill.devices import fastest
 from nanocap.errors import OptionError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +39,7 @@ class Settings:
             OptionError: this machine, or this build of torch, has none of that name.
         """
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return fastest()
         try:
             device = torch.device(self.device)
             torch.zeros(1, device=device)

@@ -37,6 +37,7 @@ VERBS = {
     "average": Verb("Average the weights of several students.", extra="distill"),
     "scorer": Verb("Train a scorer of texts about photos.", extra="distill"),
     "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
+    "parity": Verb("Compare a bundle's artifacts with its fp32.", extra="convert"),
     "fuse": Verb("Write a bundle as one graph, pixels to ids.", extra="convert"),
 }
 

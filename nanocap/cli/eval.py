@@ -14,8 +14,8 @@ from nanocap import quality
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
-from nanocap.distill.recipe import Source, load_recipe
-from nanocap.distill.sources import TABLE_FORMATS, Example, read_source, set_aside
+from nanocap.distill.recipe import load_recipe
+from nanocap.distill.sources import Example, read_source, set_aside, source_of
 from nanocap.errors import DataError, ImageError
 from nanocap.metrics.evaluation import (
     Difference,
@@ -297,14 +297,9 @@ def _seen(patterns: Sequence[str]) -> set[str]:
     return {
         text
         for pattern in patterns
-        for example in read_source(_source(pattern), Path())
+        for example in read_source(source_of(pattern), Path())
         for text in example.captions
     }
-
-
-def _source(pattern: str) -> Source:
-    is_table = Path(pattern).suffix.lower() in TABLE_FORMATS
-    return Source(pattern, table=pattern) if is_table else Source(pattern, shards=pattern)
 
 
 def _examples(
@@ -315,7 +310,7 @@ def _examples(
     troubles: _Troubles,
 ) -> Iterator[Example]:
     if data is not None and recipe is None and name is None:
-        yield from read_source(_source(data), Path(), troubles.add)
+        yield from read_source(source_of(data), Path(), troubles.add)
     elif recipe is not None and name is not None and data is None:
         loaded = load_recipe(recipe)
         root = data_root if data_root is not None else recipe.parent / loaded.data.root

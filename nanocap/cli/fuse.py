@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
 from nanocap.errors import OptionError
+from nanocap.whole_file import whole_file
 
 EXAMPLES = """\
 \b
@@ -49,9 +49,8 @@ def command(
     if name not in known:
         raise OptionError(f"no artifact {name!r}; the bundle has {', '.join(known)}")
     graph = whole_caption(opened, known[name]).SerializeToString()
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_bytes(graph)
-    os.replace(partial, out)
+    with whole_file(out) as partial:
+        partial.write_bytes(graph)
     if as_json:
         click.echo(json.dumps({"file": str(out), "bytes": len(graph), "artifact": name}))
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +18,7 @@ from markupsafe import Markup
 
 from nanocap import __version__
 from nanocap.errors import NanocapError
+from nanocap.whole_file import whole_file
 
 NAME = "index.html"
 STYLE, SCRIPT = "style.css", "script.js"
@@ -57,14 +57,10 @@ def write_page(folder: Path, html: str) -> Path:
         NanocapError: it cannot be written.
     """
     path = folder / NAME
-    partial = folder / f".{NAME}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as partial:
             partial.write_text(html, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise NanocapError(
             f"{path}: cannot be written ({error.strerror}); choose another folder"

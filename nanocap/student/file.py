@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nanocap.errors import NanocapError
+from nanocap.whole_file import whole_file
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,9 +22,8 @@ def save_module(
 ) -> None:
     """Write weights and dimensions as one file, whole or not at all."""
     header = {**(metadata or {}), "dimensions": json.dumps(dimensions)}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, partial, header)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file({k: v.contiguous() for k, v in module.state_dict().items()}, partial, header)
 
 
 def load_module(

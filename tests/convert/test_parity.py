@@ -21,6 +21,7 @@ def test_a_student_equals_itself(tiny: Any) -> None:
     assert parity.max_logit_difference == 0
     assert parity.tokens_equal == parity.captions_equal == 1
     assert parity.photos == 5
+    assert parity.divergences == ()
     check_exact(parity, "itself")
 
 
@@ -42,6 +43,8 @@ def test_other_weights_give_other_captions(tiny: Any) -> None:
     parity = compare(EagerEngine(tiny.student()), other, tiny.probe(tiny.pixels(4)))
     assert parity.tokens_equal < 1
     assert parity.captions_equal == 0
+    assert [one.photo for one in parity.divergences] == [0, 1, 2, 3]
+    assert all(one.place >= 1 and one.expected != one.found for one in parity.divergences)
 
 
 def test_values_that_are_not_finite_are_refused(tiny: Any) -> None:

@@ -1,0 +1,121 @@
+"""`nanocap parity BUNDLE`: what each of a bundle's artifacts lost, and what it gained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from nanocap.cli.progress import timed_lines
+from nanocap.convert.report import PROBES, Report, Row, report
+from nanocap.distill.sources import read_source, source_of
+from nanocap.quality import record_comparison
+from nanocap.report.cards import Photo
+from nanocap.report.parity_page import write_parity_page
+
+EXAMPLES = """\
+\b
+Examples:
+  nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
+      --precision int4 --precision fp16 --precision fp32
+  nanocap parity all --data 'flickr8k-val-*.tar'
+  nanocap parity all --data photos/captions.jsonl --record --report page
+
+\b
+The first fp32 artifact is the reference. Logits are compared along its own greedy captions, piece
+by piece; a caption is the same if no piece differs. CIDEr is that of captions by the bundle's own
+search. Times are medians of greedy captions, all artifacts in turns; compare them within one run.
+
+\b
+Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 wrong usage.
+"""
+
+
+@click.command(epilog=EXAMPLES, no_args_is_help=True)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    help="Photos with captions: WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.",
+)
+@click.option(
+    "--photos",
+    "probes",
+    type=click.IntRange(1),
+    default=PROBES,
+    show_default=True,
+    help="So many of them, spread evenly, are compared piece by piece.",
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--record", is_flag=True, help="Write the report into BUNDLE's manifest and card.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page here, index.html: a plot and the table.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    bundle: Path,
+    data: str,
+    probes: int,
+    threads: int,
+    record: bool,
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare every artifact of BUNDLE with its fp32: captions, CIDEr, bytes, time, memory."""
+    unusable: dict[str, str] = {}
+    photos = [
+        Photo(example.key, example.image, example.captions)
+        for example in read_source(source_of(data), Path(), unusable.__setitem__)
+    ]
+    found = report(bundle, photos, probes=probes, threads=threads, tell=timed_lines())
+    if record:
+        record_comparison(
+            bundle,
+            {
+                row.artifact.name: {
+                    "against": found.reference,
+                    "photos_scored": found.photos,
+                    "threads": found.threads,
+                    **row.to_dict(),
+                }
+                for row in found.rows
+            },
+        )
+    click.echo(json.dumps(found.to_dict()) if as_json else _table(found))
+    left_out = {**unusable, **found.left_out}
+    for name, reason in left_out.items():
+        click.echo(f"nanocap: {name}: left out: {reason}", err=True)
+    if page is not None:
+        write_parity_page(page, found.to_dict())
+    ctx.exit(1 if left_out else 0)
+
+
+def _table(found: Report) -> str:
+    width = max(len(row.artifact.name) for row in found.rows)
+    head = f"{'':{width}}     MB  logits    same   CIDEr  difference            ms  peak MB"
+    lines = [head, *(_line(row, width) for row in found.rows), ""]
+    for row in found.rows:
+        lines += [f"{row.artifact.name}: {one}" for one in row.first_differences]
+    lines.append(
+        f"{found.photos} photos, {found.probes} of them piece by piece; against {found.reference};"
+        f" {found.threads} thread{'s' * (found.threads > 1)}; {found.machine.cpu}"
+    )
+    return "\n".join(lines)
+
+
+def _line(row: Row, width: int) -> str:
+    parity, lost = row.parity, row.difference
+    logits = "" if parity is None else f"{parity.max_logit_difference:.2g}"
+    same = "" if parity is None else f"{parity.captions_equal:.1%}"
+    interval = "" if lost is None else f"{lost.value:+.2f} [{lost.low:+.2f}, {lost.high:+.2f}]"
+    peak = "?" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
+    return (
+        f"{row.artifact.name:{width}} {row.bytes / 1e6:6.2f} {logits:>7} {same:>7}"
+        f" {row.cider.value:7.2f}  {interval:22} {row.milliseconds:6.1f} {peak:>6}"
+    )
