@@ -280,7 +280,7 @@ def test_a_page_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nanocap.report.page.os.replace", fail)
+    monkeypatch.setattr("nanocap.whole_file.os.replace", fail)
     with pytest.raises(NanocapError, match="cannot be written"):
         write_page(folder, "after")
     assert [path.name for path in folder.iterdir()] == [NAME]
