@@ -71,9 +71,9 @@ def cross_entropy(
     guidance: Guidance | None = None,
 ) -> Tensor:
     """The sum that `CaptionLoss` gives, from visual tokens on."""
-    ours = _Reader(decoder, visual_BNC)
+    ours = Reader(decoder, visual_BNC)
     with torch.no_grad():
-        theirs = [_Reader(*sight) for sight in guidance.sights] if guidance is not None else []
+        theirs = [Reader(*sight) for sight in guidance.sights] if guidance is not None else []
     total = visual_BNC.new_zeros((), dtype=torch.float32)
     for part in by_length(captions):
         tokens, targets, image = (
@@ -113,7 +113,7 @@ def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     return F.kl_div(logits.log_softmax(-1), mean, reduction="none").sum(-1)
 
 
-class _Reader:
+class Reader:
     """A decoder that looks at the photos of a batch."""
 
     def __init__(self, decoder: Decoder, visual_BNC: Tensor):

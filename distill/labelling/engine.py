@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from nanocap.distill.labelling.adapt import Eyes, adapt
 from nanocap.distill.labelling.agree import agree
 from nanocap.distill.labelling.decision import Decision
 from nanocap.distill.labelling.detector import Detector
@@ -45,11 +46,13 @@ class Evidence:
 
     line_up: LineUp | None = None
     detector: Detector | None = None
+    eyes: Eyes | None = None
 
     def files(self) -> list[Path]:
         """What it was read from."""
         found = [self.line_up.path] if self.line_up else []
-        return found + ([self.detector.path, self.detector.labels] if self.detector else [])
+        found += [self.detector.path, self.detector.labels] if self.detector else []
+        return found + ([self.eyes.path] if self.eyes else [])
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,11 @@ def judge(
     with clock("verify"):
         judged = [verify(one) for one in judged]
     with clock("rank"):
-        return [one if one.left_out else grade(rank(one), captions) for one in judged]
+        judged = [one if one.left_out else grade(rank(one), captions) for one in judged]
+    if evidence.eyes is not None:
+        with clock("adapt"):
+            judged = adapt(judged, images, evidence.eyes)
+    return judged
 
 
 class _Run:

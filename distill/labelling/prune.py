@@ -24,6 +24,7 @@ FEWEST_FACTS = 3  # "a man sits" is less than any teacher says
 _CUTS = (Role.PREPOSITION, Role.VERB, Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA)
 _GLUE = (Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA, Role.STOP, Role.DETERMINER)
 _MODIFIERS = (Role.ADJECTIVE, Role.PARTICIPLE)
+_DEGREES = ("very", "so", "too", "really", "quite", "rather")
 _ACTORS = ("person", "animal", "vehicle")
 
 
@@ -148,7 +149,10 @@ def _backed(chunk: list[tuple[int, Piece]], backing: Backing) -> list[int]:
         p.role in (Role.AND, Role.COMMA) for at, p in chunk if at in inside
     ):
         gone |= {at for at in inside if at != chunk[0][0]}  # of "black and white", both or none
+    gone |= {at for at, piece in chunk if piece.unit.text in _DEGREES and at + 1 in gone}
     left = [(at, piece) for at, piece in chunk if at not in gone]
+    if gone and left and left[-1][1].role is Role.DETERMINER:
+        return []  # "doing a", of a trick that went
     open_phrase = {Role.DETERMINER, Role.PREPOSITION} & {piece.role for _, piece in left}
     if gone and open_phrase and not heads:
         return []  # "in Texas", "a gizmo"

@@ -66,6 +66,12 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     "--detector-labels", type=click.Path(path_type=Path), help="What it detects, one a line."
 )
 @click.option(
+    "--adapt",
+    "eyes",
+    type=click.Path(path_type=Path),
+    help="student.safetensors: drop from captions what this student does not see.",
+)
+@click.option(
     "--part", metavar="I/N", default="1/1", help="Only the I-th of N shares of the files."
 )
 @click.option("--prompt", help="What to ask an hf: model.  [default: what its family expects]")
@@ -91,6 +97,7 @@ def command(
     scorer: Path | None,
     detector: Path | None,
     detector_labels: Path | None,
+    eyes: Path | None,
     part: str,
     prompt: str | None,
     device: str,
@@ -126,6 +133,7 @@ def command(
         --images 'photos/unlabelled-*.tar' --out labels
     """
     from nanocap.distill.labelling import Evidence, Options, label
+    from nanocap.distill.labelling.adapt import Eyes
     from nanocap.distill.labelling.detector import Detector
     from nanocap.distill.labelling.match import LineUp
     from nanocap.distill.labelling.photos import PhotoShards
@@ -144,6 +152,7 @@ def command(
     evidence = Evidence(
         LineUp.load(scorer) if scorer is not None else None,
         Detector(detector, detector_labels) if detector and detector_labels else None,
+        Eyes.load(eyes, photos) if eyes is not None else None,
     )
     progress = Progress(len(photos))
     labelled = label(
