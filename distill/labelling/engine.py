@@ -128,25 +128,65 @@ def label(
     Raises:
         DataError: `out` holds labels made otherwise, photos cannot be read, labels not written.
     """
-    asked = members(teachers)
-    plan = make_plan(asked, photos, options, settings or {}, evidence.files())
-    claim(out, plan)
-    files = -(-len(photos) // options.shard)
-    ours = range(options.part[0] - 1, files, options.part[1])
+    claimed(teachers, photos, out, options, evidence, settings or {})
+    todo = unfinished(photos, out, options, skip)
+    make(todo, teachers, photos, out, options, evidence, step)
+    return conclude(photos, out, options)
+
+
+def claimed(
+    teachers: Sequence[Teacher | KeyedTeacher],
+    photos: PhotoShards,
+    out: Path,
+    options: Options,
+    evidence: Evidence,
+    settings: Mapping[str, str],
+) -> None:
+    """Make `out` the folder of these labels. Raises DataError if it is that of others."""
+    claim(out, make_plan(members(teachers), photos, options, settings, evidence.files()))
+
+
+def unfinished(
+    photos: PhotoShards, out: Path, options: Options, skip: Callable[[int], None]
+) -> list[int]:
+    """Our files of labels that are still to be made; `skip` is told of the photos of the others."""
     todo = []
-    for index in ours:
+    for index in _ours(photos, options):
         if finished(out, index, options.format):
             skip(size_of(len(photos), options.shard, index))
         else:
             todo.append(index)
-    _Run(asked, photos, out, options, evidence, step).make(todo)
+    return todo
+
+
+def make(
+    indices: Sequence[int],
+    teachers: Sequence[Teacher | KeyedTeacher],
+    photos: PhotoShards,
+    out: Path,
+    options: Options,
+    evidence: Evidence,
+    step: Callable[[int], None],
+) -> None:
+    """Make these files of labels."""
+    _Run(members(teachers), photos, out, options, evidence, step).make(indices)
+
+
+def conclude(photos: PhotoShards, out: Path, options: Options) -> Labelled:
+    """Write the manifest of what is there, and say what was left out of our files."""
+    files = -(-len(photos) // options.shard)
     summaries = [finished(out, index, options.format) for index in range(files)]
     left_out = {
         key: reason
-        for index in ours
+        for index in _ours(photos, options)
         for key, reason in ((summaries[index] or {}).get("left_out", {})).items()
     }
-    return Labelled(left_out, write_manifest(out, plan, summaries))
+    return Labelled(left_out, write_manifest(out, summaries))
+
+
+def _ours(photos: PhotoShards, options: Options) -> range:
+    """The indices of the files of labels that are our part."""
+    return range(options.part[0] - 1, -(-len(photos) // options.shard), options.part[1])
 
 
 def judge(

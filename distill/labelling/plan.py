@@ -62,22 +62,33 @@ def claim(out: Path, plan: Mapping[str, Any]) -> None:
         if not path.exists():
             _write(path, plan)
             return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not the plan of a labelling; take a new --out") from error
-    ours = json.loads(json.dumps(plan))
-    if not isinstance(theirs, dict) or theirs != ours:
-        changes = _changes(theirs if isinstance(theirs, dict) else {}, ours)
+    theirs, ours = read_plan(out), json.loads(json.dumps(plan))
+    if theirs != ours:
+        changes = _changes(theirs, ours)
         raise DataError(
             f"{out}: holds labels made otherwise ({changes}); ask for the same or take a new --out"
         )
 
 
-def write_manifest(
-    out: Path, plan: Mapping[str, Any], summaries: Sequence[Mapping[str, Any] | None]
-) -> dict[str, Any]:
+def read_plan(out: Path) -> dict[str, Any]:
+    """The plan of a folder.
+
+    Raises:
+        DataError: it has none that can be read.
+    """
+    path = out / PLAN
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not the plan of a labelling; take a new --out") from error
+    return plan if isinstance(plan, dict) else {}
+
+
+def write_manifest(out: Path, summaries: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Write `manifest.json`: the plan, what came of it, and where the time went; and return it.
 
     Args:
@@ -85,6 +96,7 @@ def write_manifest(
     Raises:
         DataError: it cannot be written.
     """
+    plan = read_plan(out)
     done = [summary for summary in summaries if summary is not None]
     seconds: defaultdict[str, float] = defaultdict(float)
     levels: Counter[str] = Counter()

@@ -74,6 +74,16 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 @click.option(
     "--part", metavar="I/N", default="1/1", help="Only the I-th of N shares of the files."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This process, or actors of Ray on the cluster that RAY_ADDRESS names, else here.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Actors of Ray.  [default: one a GPU, or one]"
+)
 @click.option("--prompt", help="What to ask an hf: model.  [default: what its family expects]")
 @click.option("--device", default="auto", help="Such as cuda:1 or cpu.  [default: CUDA if any]")
 @click.option(
@@ -99,6 +109,8 @@ def command(
     detector_labels: Path | None,
     eyes: Path | None,
     part: str,
+    engine: str,
+    workers: int | None,
     prompt: str | None,
     device: str,
     dtype: str,
@@ -112,7 +124,8 @@ def command(
     over with quality = "row". Every decision is logged beside the rows, with its reasons.
 
     Kill it at any moment and run the same command again: it goes on after the last whole file.
-    Several processes share a folder with --part 1/8, --part 2/8, ... and --device.
+    Several processes share a folder with --part 1/8, --part 2/8, ... and --device; several machines
+    with --engine ray (pip install 'nanocap[ray]'), which makes the same files.
 
     hf: takes any image-to-text model of transformers, by its name on the Hugging Face hub or from
     the folder that save_pretrained wrote (pip install 'nanocap[teachers]'): BLIP, BLIP-2,
@@ -132,32 +145,39 @@ def command(
       nanocap label --teacher ensemble:runs/a/student.safetensors,runs/b/student.safetensors \\
         --images 'photos/unlabelled-*.tar' --out labels
     """
-    from nanocap.distill.labelling import Evidence, Options, label
-    from nanocap.distill.labelling.adapt import Eyes
-    from nanocap.distill.labelling.detector import Detector
-    from nanocap.distill.labelling.match import LineUp
-    from nanocap.distill.labelling.photos import PhotoShards
-    from nanocap.distill.teachers import load_teacher
+    from nanocap.distill.labelling import Options, label
+    from nanocap.distill.labelling.order import Order
     from nanocap.distill.teachers.settings import Settings
 
     share = PART.fullmatch(part)
     if share is None:
         raise OptionError(f"--part {part}: must be I/N, such as 2/8")
-    if (detector is None) != (detector_labels is None):
-        raise OptionError("--detector and --detector-labels belong together")
+    if workers is not None and engine != "ray":
+        raise OptionError("--workers are Ray's: add --engine ray, or start --part 1/N, 2/N, ...")
     mine = (int(share[1]), int(share[2]))
-    options = Options(captions, batch_size, shard_size, format_, original, mine)
-    photos = PhotoShards(images, [key.strip() for key in original.split(",") if key.strip()])
-    loaded = [load_teacher(teacher, Settings(prompt, device, dtype)) for teacher in teachers]
-    evidence = Evidence(
-        LineUp.load(scorer) if scorer is not None else None,
-        Detector(detector, detector_labels) if detector and detector_labels else None,
-        Eyes.load(eyes, photos) if eyes is not None else None,
+    order = Order(
+        teachers=teachers,
+        images=images,
+        out=out,
+        options=Options(captions, batch_size, shard_size, format_, original, mine),
+        settings=Settings(prompt, device, dtype),
+        scorer=scorer,
+        detector=detector,
+        detector_labels=detector_labels,
+        adapt=eyes,
     )
+    photos = order.photos()
     progress = Progress(len(photos))
-    labelled = label(
-        loaded, photos, out, options, evidence, {"dtype": dtype}, progress.step, progress.skip
-    )
+    if engine == "ray":
+        from nanocap.distill.labelling.ray import label_on_ray
+
+        labelled = label_on_ray(order, workers, progress.step, progress.skip)
+    else:
+        loaded, evidence = order.load_teachers(), order.evidence(photos)
+        settings = order.identity()
+        labelled = label(
+            loaded, photos, out, order.options, evidence, settings, progress.step, progress.skip
+        )
     progress.clear()
     for key, reason in labelled.left_out.items():
         click.echo(f"nanocap: {key}: left out: {reason}", err=True)

@@ -474,3 +474,11 @@ def test_an_error_of_the_teacher_goes_through(tmp_path: Path) -> None:
     with pytest.raises(NanocapError, match="out of order"):
         label([Broken()], photos, tmp_path / "out", Options(batch=2))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+
+
+def test_workers_without_ray_are_refused(tmp_path: Path) -> None:
+    pattern = greys(tmp_path / "in.tar", 1)
+    arguments = ["label", "--teacher", "file:x.jsonl", "--images", pattern, "--workers", "2"]
+    result = CliRunner().invoke(group, [*arguments, "--out", str(tmp_path / "labels")])
+    assert result.exit_code != 0
+    assert "--workers are Ray's: add --engine ray" in result.stderr

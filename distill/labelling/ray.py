@@ -1,0 +1,116 @@
+"""Labelling on Ray Data: the same stages and the same files, made by many machines.
+
+Each actor loads the teachers once and makes whole files of labels, one at a time. A file appears
+whole or not at all whoever makes it, so a run may be killed and go on here, on Ray, or in parts.
+All machines see the photos, the checkpoints and `out` under the same paths.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanocap.distill.labelling.engine import (
+    Evidence,
+    Labelled,
+    claimed,
+    conclude,
+    make,
+    size_of,
+    unfinished,
+)
+from nanocap.distill.labelling.order import Order
+from nanocap.distill.labelling.photos import PhotoShards
+from nanocap.distill.teachers import KeyedTeacher, Teacher
+from nanocap.errors import DataError, MissingExtraError, NanocapError
+
+INDEX, PHOTOS, REASON = "index", "photos", "reason"  # columns
+
+
+class Labeller:
+    """An actor.
+
+    Args:
+        folder: that relative paths of the order are relative to.
+    """
+
+    def __init__(self, order: Order, folder: str):
+        self.order, self.folder = order, folder
+
+    @cached_property
+    def loaded(self) -> tuple[PhotoShards, list[Teacher | KeyedTeacher], Evidence]:
+        """What the order names."""
+        os.chdir(self.folder)
+        order, photos = self.order, self.order.photos()
+        teachers, evidence = order.load_teachers(), order.evidence(photos)
+        claimed(teachers, photos, order.out, order.options, evidence, order.identity())
+        return photos, teachers, evidence
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Make the file of labels of this index: how many photos it has, or why it cannot be made.
+
+        (Of an error that is raised Ray hands on the text of its traceback alone.)
+        """
+        [index] = map(int, batch[INDEX])
+        options, done = self.order.options, 0
+        try:
+            photos, teachers, evidence = self.loaded
+            make([index], teachers, photos, self.order.out, options, evidence, lambda count: None)
+            done, reason = size_of(len(photos), options.shard, index), ""
+        except NanocapError as error:
+            reason = str(error)
+        return {PHOTOS: np.array([done]), REASON: np.array([reason])}
+
+
+def label_on_ray(
+    order: Order,
+    workers: int | None = None,
+    step: Callable[[int], None] = lambda count: None,
+    skip: Callable[[int], None] = lambda count: None,
+) -> Labelled:
+    """`nanocap.distill.labelling.label`, by actors on the cluster that RAY_ADDRESS names, or here.
+
+    Args:
+        workers: actors; default: one a GPU of the cluster, or one where it has none.
+        step: told how many more photos are done; `skip`, how many were done by an earlier run.
+    Raises:
+        MissingExtraError: Ray is not installed.
+        DataError: what an actor could not do, or what `label` raises.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of ours calls home
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise MissingExtraError("nanocap label --engine ray", "ray", "ray") from None
+    photos = order.photos()
+    todo = unfinished(photos, order.out, order.options, skip)
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        if todo:
+            ray.data.DataContext.get_current().enable_progress_bars = False  # ours is drawn
+            rows = ray.data.from_items([{INDEX: index} for index in todo])
+            made = rows.map_batches(
+                Labeller,
+                fn_constructor_args=(order, str(Path.cwd())),
+                batch_size=1,
+                concurrency=min(workers or max(1, gpus), len(todo)),
+                num_gpus=1 if gpus and order.settings.device == "auto" else 0,
+            )
+            for row in made.iter_rows():
+                if row[REASON]:
+                    raise DataError(row[REASON])
+                step(int(row[PHOTOS]))
+        else:
+            _ = Labeller(order, str(Path.cwd())).loaded  # compares it with the folder's plan
+    finally:
+        if started:
+            ray.shutdown()
+    return conclude(photos, order.out, order.options)
