@@ -59,7 +59,7 @@ def model_card(manifest: Manifest, size: int) -> str:
         "\n".join(about),
         USE.format(folder=manifest.name),
         _artifacts(manifest),
-        _training(manifest.training),
+        training_section(manifest.training),
         LIMITS,
         _golden(manifest),
     ]
@@ -117,7 +117,8 @@ def _interval(figure: object) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def training_section(training: Mapping[str, Any]) -> str:
+    """Runs, data and weights behind a model, with their licences, in Markdown."""
     runs = list(_runs(training, "this model"))
     lines = ["## Training", ""]
     if training:
