@@ -5,15 +5,21 @@ Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.layers import MASKED
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
+
+# By argument; of a variable number of arguments a tuple, one entry each.
+Shapes = dict[str, Any]
 
 
 class Graph(nn.Module):
@@ -21,6 +27,11 @@ class Graph(nn.Module):
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def shapes(self, axes: Mapping[str, dict[int, str]]) -> Shapes:
+        """For tracing: the axes whose length is free, by argument of `forward`."""
+        # DYNAMIC rather than named: rows = batch * beams is no dimension that torch.export can name
+        return {name: dict.fromkeys(axes.get(name, ()), Dim.DYNAMIC) for name in self.inputs}
 
 
 class EncoderGraph(Graph):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from nanocap.bundle import MANIFEST
-from nanocap.errors import BundleError, OptionError
-from nanocap.manifest import FileRecord, Manifest, safe_path
+from nanocap.errors import BundleError
+from nanocap.folder_writer import check_target, write_folder
+from nanocap.manifest import FileRecord, Manifest
 
 
 def write_bundle(
@@ -24,8 +23,7 @@ def write_bundle(
 ) -> Path:
     """Write the bundle folder `target`.
 
-    Everything is built in a temporary folder beside it, flushed to disk and renamed, so that a
-    run that is killed leaves nothing under the final name.
+    It is there whole or not at all: see `folder_writer`.
 
     Args:
         target: the folder to make.
@@ -40,34 +38,18 @@ def write_bundle(
         OptionError: `target` is there and `overwrite` is false, or it is no bundle.
         BundleError: a path is unsafe or the manifest's parts do not agree.
     """
-    target = Path(os.path.abspath(target))
-    if target.exists() and not overwrite:
-        raise OptionError(f"{target}: is there already; choose another name or allow overwriting")
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise OptionError(f"{target}: is no bundle, so it is not replaced; choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(".partial", f".{target.name}.", target.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp makes it private; a bundle is to be read by others
-        records = {}
-        for path, content in sorted(files.items()):
-            data = content if isinstance(content, bytes) else _read(content)
-            _write(partial / safe_path(path), data)
-            records[path] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
-        complete = replace(manifest, files=records)
-        data = complete.to_json()
-        Manifest.from_json(data)  # what no reader would take is not written
-        _write(partial / MANIFEST, data)
-        old = None
-        if target.exists():
-            old = partial.with_suffix(".old")
-            target.rename(old)
-        partial.rename(target)
-        if old is not None:
-            shutil.rmtree(old)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+    target = check_target(target, MANIFEST, "bundle", overwrite=overwrite)
+    contents = {
+        path: content if isinstance(content, bytes) else _read(content)
+        for path, content in files.items()
+    }
+    records = {
+        path: FileRecord(len(data), hashlib.sha256(data).hexdigest())
+        for path, data in sorted(contents.items())
+    }
+    manifest_json = replace(manifest, files=records).to_json()
+    Manifest.from_json(manifest_json)  # what no reader would take is not written
+    return write_folder(target, {**contents, MANIFEST: manifest_json})
 
 
 def _read(path: Path) -> bytes:
@@ -75,11 +57,3 @@ def _read(path: Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be put in the bundle ({error.strerror})") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -60,7 +60,7 @@ def model_card(manifest: Manifest, size: int) -> str:
         "\n".join(about),
         USE.format(folder=manifest.name),
         _artifacts(manifest),
-        _training(manifest.training),
+        training_section(manifest.training),
         LIMITS,
         _golden(manifest),
     ]
@@ -152,7 +152,8 @@ def _interval(figure: object, sign: str = "") -> str:
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def training_section(training: Mapping[str, Any]) -> str:
+    """Runs, data and weights behind a model, with their licences, in Markdown."""
     runs = list(_runs(training, "this model"))
     lines = ["## Training", ""]
     if training:

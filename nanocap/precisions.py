@@ -14,6 +14,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("int8", "fp32", "fp16", "int8-dynamic", "int4"),
 }
 BACKENDS = tuple(PRECISIONS)
+LIBRARIES = ("transformers",)  # written as that library's own folder, which is no bundle
 
 
 def plan(backends: Sequence[str], precisions: Sequence[str]) -> dict[str, tuple[str, ...]]:

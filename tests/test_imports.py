@@ -30,6 +30,7 @@ FORBIDDEN = {
     "nanocap.report": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.scorer": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
+    "nanocap.interop": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.student": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.runtime": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from torch.export import Dim
 
 from nanocap.convert.budgets import with_tokens
 from nanocap.convert.calibration import Feeds
@@ -167,11 +166,11 @@ def trace(
     Raises:
         ConversionError: torch's exporter refuses it, or the module itself does.
     """
-    # DYNAMIC rather than named: rows = batch * beams is no dimension that torch.export can name
-    shapes = {name: dict.fromkeys(axes.get(name, ()), Dim.DYNAMIC) for name in module.inputs}
     with _quiet(), torch.no_grad():
         try:
-            exported = torch.export.export(module.eval(), tuple(example), dynamic_shapes=shapes)
+            exported = torch.export.export(
+                module.eval(), tuple(example), dynamic_shapes=module.shapes(axes)
+            )
             program = torch.onnx.export(
                 exported,
                 dynamo=True,

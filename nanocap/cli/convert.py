@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from nanocap.cli.progress import timed_lines
-from nanocap.precisions import BACKENDS, PRECISIONS
+from nanocap.errors import OptionError
+from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS
 
 EXAMPLES = """\
 \b
@@ -20,6 +22,7 @@ Examples:
   nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
       --precision int4 --precision fp16 --tokens 98 --tokens 49
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
+  nanocap convert student.safetensors --out hub --to transformers
 
 \b
 int8          everything with weights in integers; scaled on photos
@@ -41,6 +44,10 @@ it a drawn picture takes its place.
 `nanocap eval BUNDLE --data ... --record NAME` puts quality on the model card.
 
 \b
+--to transformers writes no bundle but a folder for transformers and Optimum (import nanocap.interop
+first) and for transformers.js, in fp32, as push_to_hub takes it.
+
+\b
 Each graph is loaded, run and compared with the checkpoint before the bundle appears; a run that is
 killed or fails leaves nothing at --out.
 """
@@ -53,10 +60,10 @@ killed or fails leaves nothing at --out.
     "--to",
     "backends",
     multiple=True,
-    type=click.Choice(BACKENDS),
+    type=click.Choice((*BACKENDS, *LIBRARIES)),
     default=("onnx",),
     show_default=True,
-    help="Backend; may be repeated.",
+    help="Backend; may be repeated. Or another library's folder, alone.",
 )
 @click.option(
     "--precision",
@@ -113,7 +120,9 @@ killed or fails leaves nothing at --out.
 )
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@click.pass_context
 def command(
+    context: click.Context,
     checkpoint: Path,
     out: Path,
     backends: tuple[str, ...],
@@ -131,6 +140,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Turn CHECKPOINT, the student.safetensors of a run, into a bundle that captions."""
+    if set(backends) & set(LIBRARIES):
+        _refuse_unheeded(context, backends)
+        _convert_for_library(checkpoint, out, photos, overwrite, as_json)
+        return
     from nanocap.bundle import Bundle
     from nanocap.convert.build import build_bundle
     from nanocap.convert.quantize import Int8Options
@@ -164,3 +177,28 @@ def command(
         click.echo(json.dumps(result))
     else:
         click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
+
+
+def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:
+    """Options of bundles have no place in another library's folder."""
+    (library, *others) = sorted(backends, key=lambda name: name not in LIBRARIES)
+    if others:
+        raise OptionError(f"--to {library} writes a folder of its own: convert to it alone")
+    heeded = {"checkpoint", "out", "backends", "photos", "overwrite", "as_json"}
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name not in heeded and source is ParameterSource.COMMANDLINE:
+            raise OptionError(f"--to {library} takes no {option.opts[0]}: leave it out")
+
+
+def _convert_for_library(
+    checkpoint: Path, out: Path, photos: tuple[Path, ...], overwrite: bool, as_json: bool
+) -> None:
+    from nanocap.convert.interop.folder import build_folder
+
+    folder = build_folder(checkpoint, out, photos=photos, overwrite=overwrite, report=timed_lines())
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "bytes": size}))
+    else:
+        click.echo(f"{folder}: {size / 1e6:.2f} MB, for transformers, Optimum, transformers.js")

@@ -65,7 +65,10 @@ def tokenizer_json(pieces: int = TINY.vocabulary) -> str:
     """A BPE tokenizer whose text pieces are whole words."""
     words = [f"\u2581word{index}" for index in range(pieces - len(SPECIAL))]
     vocabulary = {piece: index for index, piece in enumerate([*SPECIAL, *words])}
-    added = [{"id": i, "content": piece, "special": True} for i, piece in enumerate(SPECIAL)]
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": i, "content": piece, "special": True, **plain} for i, piece in enumerate(SPECIAL)
+    ]
     model = {"type": "BPE", "vocab": vocabulary, "merges": []}
     return json.dumps({"version": "1.0", "added_tokens": added, "model": model})
 
