@@ -14,7 +14,7 @@ from nanocap.convert.parity import EagerEngine
 from nanocap.convert.rollout import Probe, batches, rollout
 from nanocap.student import Student
 
-ROWS = 4096  # of a layer's input, from one batch: neighbouring places of a map say much the same
+ROWS = 1024  # of a layer's input, from one batch: neighbouring places of a map say much the same
 
 Moments = dict[str, Tensor]  # by layer: second moments of its input, float64 [inputs, inputs]
 

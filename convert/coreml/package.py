@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -12,10 +13,9 @@ from coremltools.proto import Model_pb2
 
 from nanocap.convert.coreml.program import quiet
 from nanocap.convert.errors import ConversionError
+from nanocap.runtime.engines.coreml import PARTS
 
-MANIFEST = "Manifest.json"
-MODEL = "Data/com.apple.CoreML/model.mlmodel"
-WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
+MANIFEST, MODEL, WEIGHTS = PARTS.values()
 ITEMS = {
     "com.apple.CoreML/model.mlmodel": ("model.mlmodel", "CoreML Model Specification"),
     "com.apple.CoreML/weights": ("weights", "CoreML Model Weights"),
@@ -26,8 +26,9 @@ DATE = "com.github.apple.coremltools.conversion_date"
 def package_files(model: Any) -> dict[str, bytes]:
     """The files of a coremltools MLModel's package, by path in it.
 
-    coremltools draws random identifiers and writes down the day; neither says anything about the
-    model, so that both are left out.
+    coremltools draws random identifiers and writes down the day. Here the identifiers come from the
+    contents (of two packages that differ, no file may be the same: a bundle keeps it once, and each
+    folder is to be whole), and the day, which says nothing about the model, is left out.
 
     Raises:
         ConversionError: coremltools does not write what it should.
@@ -41,11 +42,9 @@ def package_files(model: Any) -> dict[str, bytes]:
             raise ConversionError(f"coremltools wrote no {Path(error.filename).name}") from None
     parsed = read_model(specification)
     parsed.description.metadata.userDefined.pop(DATE, None)
-    return {
-        MANIFEST: _manifest(),
-        MODEL: parsed.SerializeToString(deterministic=True),
-        WEIGHTS: weights,
-    }
+    specification = parsed.SerializeToString(deterministic=True)
+    contents = sha256(specification + weights).hexdigest()
+    return {MANIFEST: _manifest(contents), MODEL: specification, WEIGHTS: weights}
 
 
 def read_model(specification: bytes) -> Any:
@@ -64,8 +63,8 @@ def read_model(specification: bytes) -> Any:
     return model
 
 
-def _manifest() -> bytes:
-    identifiers = {path: str(uuid5(NAMESPACE_URL, path)) for path in ITEMS}
+def _manifest(contents: str) -> bytes:
+    identifiers = {path: str(uuid5(NAMESPACE_URL, f"{contents}/{path}")) for path in ITEMS}
     entries = {
         identifiers[path]: {
             "author": "com.apple.CoreML",

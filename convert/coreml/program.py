@@ -27,7 +27,6 @@ from nanocap.errors import one_line
 from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
-ROLES = ("encoder", "decoder")
 TARGET = ct.target.iOS17
 INDEX_BITS = (1, 2, 4, 6, 8)  # of palettes in iOS 17
 # No-ops that coremltools cannot read: what a full slice and `detach` become in an exported program.

@@ -14,20 +14,19 @@ from typing import Any
 
 from nanocap.convert.coreml.check import check_package, count_palettes
 from nanocap.convert.coreml.moments import input_moments
-from nanocap.convert.coreml.package import MANIFEST, MODEL, WEIGHTS, package_files
+from nanocap.convert.coreml.package import package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
-from nanocap.convert.coreml.program import ROLES, compress, ml_program
+from nanocap.convert.coreml.program import compress, ml_program
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job
 from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
+from nanocap.runtime.engines.coreml import PARTS, ROLES
 from nanocap.student import Student
 
-PRECISIONS = ("fp32", "fp16", *PALETTES)
-# The role itself names the package: its folder is the one that holds Manifest.json.
-PARTS = {"": MANIFEST, "-model": MODEL, "-weights": WEIGHTS}
+PRECISIONS = ("fp16", "fp32", *PALETTES)
 
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
