@@ -53,3 +53,16 @@ def read_blobs(weights: bytes) -> Iterator[npt.NDArray[np.generic]]:
         yield blob
         _, _, size, start = METADATA.unpack_from(weights, offset)
         offset = -(-(start + size) // ALIGNMENT) * ALIGNMENT
+
+
+def unpack(packed: npt.NDArray[np.uint8], palette: int, count: int) -> npt.NDArray[np.int64]:
+    """`count` indices into a palette of so many entries: the lowest bits of the first byte first.
+
+    Raises:
+        ConversionError: there are not so many.
+    """
+    bits = palette.bit_length() - 1
+    if palette != 1 << bits or len(packed) != -(-bits * count // 8):
+        raise ConversionError(f"{len(packed)} bytes are not {count} indices into {palette} values")
+    ones = np.unpackbits(packed, count=bits * count, bitorder="little").reshape(count, bits)
+    return ones @ (1 << np.arange(bits))

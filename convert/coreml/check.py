@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from nanocap.convert.coreml.blobs import read_blobs
+from nanocap.convert.coreml.blobs import read_blob, read_blobs, unpack
 from nanocap.convert.coreml.package import MODEL, WEIGHTS, read_model
 from nanocap.convert.errors import ConversionError
+from nanocap.student import Student
 
 SPECIFICATION = 8  # of iOS 17
 PALETTE = "constexpr_lut_to_dense"  # the operator that unpacks a palettized weight
 
+Files = Mapping[str, bytes]  # of a package, by path in it
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def check_package(what: str, files: Mapping[str, bytes], inputs: Shapes, outputs: Shapes) -> None:
+def check_package(what: str, files: Files, inputs: Shapes, outputs: Shapes) -> None:
     """Read the package back: its inputs and outputs, its target, its weights.
 
     Args:
         what: its name in messages.
-        files: of the package, by path in it.
         inputs, outputs: names and shapes; an image is (1, 3, height, width).
     Raises:
         ConversionError: it is not as it must be.
@@ -41,14 +43,50 @@ def check_package(what: str, files: Mapping[str, bytes], inputs: Shapes, outputs
             raise ConversionError(f"{what}: a weight is not finite in {blob.dtype}; try fp32")
 
 
-def count_palettes(files: Mapping[str, bytes]) -> int:
-    """How many weights of a package are palettized."""
-    return sum(operation.type == PALETTE for operation in _operations(read_model(files[MODEL])))
+def check_weights(
+    what: str, packages: Sequence[Files], student: Student, palettes: int, *, half: bool
+) -> None:
+    """That the packages hold the student's matrices, bit by bit, and so many of them as palettes.
+
+    Raises:
+        ConversionError: they do not.
+    """
+    stored, found = set(), 0
+    for files in packages:
+        for values, packed in _stored(files):
+            stored.add(values)
+            found += packed
+    for name, layer in student.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+            weight = layer.weight.detach().numpy()
+            if weight.astype(np.float16 if half else np.float32).tobytes() not in stored:
+                raise ConversionError(f"{what}: does not hold the weight of {name}; do not ship it")
+    if found != palettes:
+        raise ConversionError(f"{what}: {found} weights are palettized, not {palettes}")
 
 
-def _operations(model: Any) -> Iterator[Any]:
-    for function in model.mlProgram.functions.values():
-        yield from function.block_specializations[function.opset].operations
+def _stored(files: Files) -> Iterator[tuple[bytes, bool]]:
+    """Each constant of a program that lies among its weights, unpacked; whether it was packed."""
+    for function in read_model(files[MODEL]).mlProgram.functions.values():
+        for operation in function.block_specializations[function.opset].operations:
+            values = operation.attributes
+            if operation.type == PALETTE:
+                palette = _values(values["lut"], files)
+                size = [d.constant.size for d in operation.outputs[0].type.tensorType.dimensions]
+                indices = unpack(_values(values["indices"], files), len(palette), np.prod(size))
+                yield palette[indices].tobytes(), True
+            elif operation.type == "const" and _in_weights(values["val"]):
+                yield _values(values["val"], files).tobytes(), False
+
+
+def _in_weights(value: Any) -> bool:
+    return value.WhichOneof("value") == "blobFileValue"
+
+
+def _values(value: Any, files: Files) -> Any:
+    if _in_weights(value):
+        return read_blob(files[WEIGHTS], value.blobFileValue.offset)
+    return np.frombuffer(value.immediateValue.tensor.bytes.values, np.float16)  # a short palette
 
 
 def _feature(feature: Any) -> tuple[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""What goes into each layer while photos are captioned: which weights matter, and which go together."""
+"""What goes into each layer while photos are captioned: which weights matter, which go together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from nanocap.convert.parity import EagerEngine

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import coremltools as ct
@@ -82,6 +82,7 @@ def ml_program(student: Student, role: str, *, half: bool) -> Any:
     sizes = Sizes.of(student.dimensions)
     side = sizes.image_size
     graph: Graph
+    example: tuple[Tensor, ...]
     if role == "encoder":
         graph, example = ImageEncoder(student), (torch.zeros(1, 3, side, side),)
         inputs: list[Any] = [
@@ -110,23 +111,34 @@ def ml_program(student: Student, role: str, *, half: bool) -> Any:
                 skip_model_load=True,
             )
         except Exception as error:  # both raise whatever their insides raise
-            raise ConversionError(f"the {role} does not go into Core ML: {one_line(error)}") from error
+            raise ConversionError(
+                f"the {role} does not go into Core ML: {one_line(error)}"
+            ) from error
 
 
-def compress(program: Any) -> Any:
-    """The program with every weight of at most 256 different values as indices into a palette.
+def compress(program: Any, weights: Sequence[Tensor]) -> Any:
+    """The program with these of its weights as indices into a palette.
 
+    Args:
+        weights: of at most 256 different fp16 values each.
     Raises:
         ConversionError: coremltools refuses it.
     """
     optimize = ct.optimize.coreml
+    chosen = {weight.detach().half().numpy().tobytes() for weight in weights}
+    palette = optimize.OpPalettizerConfig(
+        mode="custom", lut_function=_palette, weight_threshold=LEAST - 1
+    )
     with quiet():
         try:
-            found = optimize.get_weights_metadata(program, weight_threshold=LEAST)
-            palette = optimize.OpPalettizerConfig(
-                mode="custom", lut_function=_palette, weight_threshold=LEAST - 1
-            )
-            few = {name: palette for name, data in found.items() if len(_bits(data.val)[0]) <= 256}
+            # not `get_weights_metadata`, which fails on a constant in the list of a `concat`
+            few = {
+                operation.name: palette
+                for function in program._mil_program.functions.values()
+                for operation in function.find_ops(op_type="const")
+                if isinstance(operation.outputs[0].val, np.ndarray)
+                and operation.outputs[0].val.tobytes() in chosen
+            }
             return optimize.palettize_weights(
                 program, optimize.OptimizationConfig(op_name_configs=few)
             )
@@ -136,18 +148,11 @@ def compress(program: Any) -> Any:
 
 def _palette(weight: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
     """The palette, as long as Core ML wants it, and the index of each value."""
-    distinct, indices = _bits(weight)
+    # As bit patterns: numpy 2.4 sorts fp16 wrongly on processors with AVX-512 where values repeat,
+    # so that `unique` of a palettized weight counts too many.
+    distinct, indices = np.unique(weight.view(np.uint16), return_inverse=True)
     length = next(1 << bits for bits in INDEX_BITS if 1 << bits >= len(distinct))
     return np.resize(distinct, length).view(np.float16), indices.ravel().astype(np.uint8)
-
-
-def _bits(weight: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.intp]]:
-    """Different values as bit patterns, and where each stands.
-
-    numpy 2.4 sorts fp16 wrongly on processors with AVX-512 where values repeat, so that `unique`
-    of a palettized weight (and `unique_values` of coremltools, which asks numpy) counts too many.
-    """
-    return np.unique(weight.view(np.uint16), return_inverse=True)
 
 
 @torch.no_grad()

@@ -1,19 +1,21 @@
 """Core ML for iOS 17 and macOS 14: `encoder.mlpackage` and `decoder.mlpackage`.
 
-Four precisions: fp32 (the reference), fp16, and palettized weights over fp16 arithmetic: `pal8`, and
-`pal4`, which keeps 4 bits for the transformer, 8 and 6 for the trunk (see `palette`). Conversion
-runs anywhere, Core ML on macOS only: elsewhere what was written is read back and checked, not run.
+Four precisions: fp32 (the reference), fp16, and palettized weights over fp16 arithmetic: `pal8`,
+and `pal4`, whose small convolutions keep 8 bits (see `palette`).
+Conversion runs anywhere, Core ML on macOS only: elsewhere what was written is read back, its
+weights are compared bit by bit, and the student is run with them.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nanocap.convert.coreml.check import check_package, count_palettes
-from nanocap.convert.coreml.moments import input_moments
+from nanocap.convert.coreml.check import check_package, check_weights
+from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import compress, ml_program
@@ -39,38 +41,43 @@ def export(student: Student, precisions: Sequence[str], job: Job) -> list[Export
     palettes = [precision for precision in precisions if precision in PALETTES]
     if palettes and not len(job.calibration):
         raise ConversionError(f"{palettes[0]} is calibrated on photos; name some with --photos")
-    moments = {}
+    moments: Moments = {}
     if palettes:
         job.report(f"coreml: captioning {len(job.calibration)} photos to weigh the weights")
         moments = input_moments(student, job.probe, job.calibration)
     exported = []
     for precision in precisions:
         job.report(f"coreml: converting to {precision}")
-        compressed = student
-        if precision in PALETTES:
-            compressed = palettized(student, PALETTES[precision], moments)
-        made = _pack(compressed, precision)
-        exported.append(replace(made, artifact=replace(made.artifact, measured=_measured(made))))
-        if sys.platform == "darwin":
-            exported[-1] = _compared(exported[-1], student, job)
+        stored = _rounded(student, precision, moments)
+        made = _pack(stored, precision)
+        job.report(f"coreml: comparing {precision} with eager on {len(job.probe.pixels)} photos")
+        exported.append(_compared(made, student, stored, job))
     return exported
 
 
+def _rounded(student: Student, precision: str, moments: Moments) -> Student:
+    """The student with the weights that the precision stores."""
+    if precision == "fp32":
+        return student
+    if precision in PALETTES:
+        student = palettized(student, PALETTES[precision], moments)
+    return copy.deepcopy(student).half().float()
+
+
 def _pack(student: Student, precision: str) -> Exported:
-    name = f"coreml-{precision}"
+    name, half = f"coreml-{precision}", precision != "fp32"
     shapes = _shapes(student)
-    paths, files, palettes = {}, {}, 0
+    weights = PALETTES[precision].weights(student) if precision in PALETTES else []
+    paths, files, packages = {}, {}, []
     for role in ROLES:
-        program = ml_program(student, role, half=precision != "fp32")
-        package = package_files(compress(program) if precision in PALETTES else program)
+        program = ml_program(student, role, half=half)
+        package = package_files(compress(program, weights) if weights else program)
         check_package(f"{name} {role}", package, *shapes[role])
-        palettes += count_palettes(package)
+        packages.append(package)
         for part, path in PARTS.items():
             paths[f"{role}{part}"] = f"{name}/{role}.mlpackage/{path}"
             files[paths[f"{role}{part}"]] = package[path]
-    expected = PALETTES[precision].count(student) if precision in PALETTES else 0
-    if palettes != expected:
-        raise ConversionError(f"{name}: {palettes} weights are palettized instead of {expected}")
+    check_weights(name, packages, student, len(weights), half=half)
     artifact = Artifact(name, "coreml", precision, student.dimensions.visual_tokens, paths)
     return Exported(artifact, files)
 
@@ -94,23 +101,19 @@ def _shapes(student: Student) -> Mapping[str, tuple[dict[str, Any], dict[str, An
     }
 
 
-def _measured(made: Exported) -> dict[str, Any]:
-    return {
-        "bytes": sum(map(len, made.files.values())),
-        "unproven": f"written on {sys.platform}, where Core ML does not run: read back, not run",
-    }
-
-
-def _compared(made: Exported, student: Student, job: Job) -> Exported:
-    """With Core ML's own figures in place of the remark that there are none."""
-    what = f"coreml {made.artifact.precision}"
-    job.report(f"coreml: comparing {made.artifact.precision} with eager")
-    engine = load_engine(made.artifact, made.files, None)
-    parity = compare(EagerEngine(student), engine, job.probe)
-    if made.artifact.precision == "fp32":
-        check_exact(parity, what)
-    measured = {
-        "bytes": made.artifact.measured["bytes"],
-        "parity": {"against": "eager", **parity.to_dict()},
-    }
-    return replace(made, artifact=replace(made.artifact, measured=measured))
+def _compared(made: Exported, student: Student, stored: Student, job: Job) -> Exported:
+    """With what is known of its quality: Core ML's own figures on macOS, elsewhere the weights'."""
+    artifact = made.artifact
+    measured: dict[str, Any] = {"bytes": sum(map(len, made.files.values()))}
+    eager = EagerEngine(student)
+    if stored is not student:
+        weights = compare(eager, EagerEngine(stored), job.probe)
+        measured["parity_of_weights"] = {"against": "eager", **weights.to_dict()}
+    if sys.platform == "darwin":
+        parity = compare(eager, load_engine(artifact, made.files, None), job.probe)
+        if artifact.precision == "fp32":
+            check_exact(parity, artifact.name)
+        measured["parity"] = {"against": "eager", **parity.to_dict()}
+    else:
+        measured["not_run"] = f"made on {sys.platform}, where Core ML does not run; read back"
+    return replace(made, artifact=replace(artifact, measured=measured))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,11 +48,7 @@ class CoreMLEngine:
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         found = [self._run(self._encoder, {"pixels": Image.fromarray(one)}) for one in pixels]
-        keys, values = (
-            np.concatenate([one[name] for one in found], axis=1, dtype=np.float32)
-            for name in ("cross_keys", "cross_values")
-        )
-        return keys, values
+        return _joined(found, "cross_keys"), _joined(found, "cross_values")
 
     def step(
         self,
@@ -62,11 +58,9 @@ class CoreMLEngine:
         cache: tuple[Floats, Floats],
     ) -> tuple[Floats, tuple[Floats, Floats]]:
         images, beams = tokens.shape
-        logits = np.empty((images * beams, 1, 0), np.float32)
-        keys, values = np.empty_like(cache[0]), np.empty_like(cache[1])
+        found = []
         for row, token in enumerate(tokens.ravel()):
-            image = slice(row // beams, row // beams + 1)
-            own = slice(row, row + 1)
+            image, own = slice(row // beams, row // beams + 1), slice(row, row + 1)
             feeds = {
                 "tokens": np.array([[token]], np.int32),
                 "position": np.array([position], np.int32),
@@ -75,12 +69,9 @@ class CoreMLEngine:
                 "keys": cache[0][:, own],
                 "values": cache[1][:, own],
             }
-            found = self._run(self._decoder, feeds)
-            if not row:
-                logits = np.empty((images * beams, found["logits"].shape[-1]), np.float32)
-            logits[row] = found["logits"][0, 0]
-            keys[:, own], values[:, own] = found["new_keys"], found["new_values"]
-        return logits.reshape(images, beams, -1), (keys, values)
+            found.append(self._run(self._decoder, feeds))
+        logits = _joined(found, "logits", axis=0).reshape(images, beams, -1)
+        return logits, (_joined(found, "new_keys"), _joined(found, "new_values"))
 
     def _run(self, model: Model, feeds: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -91,6 +82,11 @@ class CoreMLEngine:
                 f"Core ML cannot run the model ({one_line(error)[:200]}); the bundle's models do"
                 " not fit its manifest, get the bundle again"
             ) from None
+
+
+def _joined(found: list[dict[str, Any]], name: str, axis: int = 1) -> Floats:
+    """One output of several calls; of caches and keys, images or rows are the second axis."""
+    return np.concatenate([one[name] for one in found], axis=axis, dtype=np.float32)
 
 
 def write_packages(artifact: Artifact, files: Mapping[str, bytes], folder: Path) -> list[Path]:
@@ -124,15 +120,11 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
         EngineError: this is no macOS, a file is missing, or Core ML refuses it.
         MissingExtraError: coremltools is not installed.
     """
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         raise EngineError(
-            f"artifact {artifact.name}: Core ML runs on macOS, not on {sys.platform};"
+            f"artifact {artifact.name}: Core ML runs on macOS, not on {platform.system()};"
             " choose an artifact of engine onnx"
         )
-    return _load(artifact, files)
-
-
-def _load(artifact: Artifact, files: Mapping[str, bytes]) -> CoreMLEngine:
     try:
         import coremltools
     except ImportError as error:

@@ -30,9 +30,7 @@ def conv(
     if pad_type == "custom":
         top, bottom, left, right = pad.tolist()
         x = F.pad(x, (left, right, top, bottom))
-    return F.conv2d(
-        x, weight, bias, strides.tolist(), 0, dilations.tolist(), groups=int(groups)
-    )
+    return F.conv2d(x, weight, bias, strides.tolist(), 0, dilations.tolist(), groups=int(groups))
 
 
 def constexpr_lut_to_dense(indices: Tensor, lut: Tensor, shape: Tensor) -> Tensor:
@@ -75,7 +73,7 @@ def gather(
 ) -> Tensor:
     assert int(batch_dims) == 0
     place = int(axis) % x.dim()
-    assert 0 <= int(indices.min())
+    assert int(indices.min()) >= 0
     assert int(indices.max()) < x.shape[place]
     rows = x.index_select(place, indices.reshape(-1))
     return rows.reshape(*x.shape[:place], *indices.shape, *x.shape[place + 1 :])
@@ -119,7 +117,8 @@ def upsample_nearest_neighbor(
     x: Tensor, scale_factor_height: Tensor, scale_factor_width: Tensor
 ) -> Tensor:
     high, wide = float(scale_factor_height), float(scale_factor_width)
-    assert high.is_integer() and wide.is_integer()
+    assert high.is_integer()
+    assert wide.is_integer()
     return x.repeat_interleave(int(high), dim=-2).repeat_interleave(int(wide), dim=-1)
 
 
@@ -170,7 +169,9 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "conv": conv,
     "equal": lambda x, y: x == y,
     "expand_dims": expand_dims,
-    "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, value.item()).to(value.dtype),
+    "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, value.item()).to(
+        value.dtype
+    ),
     "gather": gather,
     "gelu": gelu,
     "greater": lambda x, y: x > y,
