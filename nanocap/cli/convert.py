@@ -21,6 +21,8 @@ Examples:
   nanocap convert student.safetensors --out exact --precision fp32       # needs no photos
   nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
       --precision int4 --precision fp16 --tokens 98 --tokens 49
+  nanocap convert student.safetensors --out apple --to coreml --to onnx --photos shards/ \\
+      --precision coreml:pal8 --precision coreml:fp16 --precision onnx:int8
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
   nanocap convert student.safetensors --out hub --to transformers
 
@@ -30,11 +32,12 @@ int8-dynamic  its linear layers in integers, scaled on the spot: no photos, a sl
 int4          int8, and 4-bit weights in the decoder: smallest
 fp16          for graphics and neural processors; on a CPU it is no faster than fp32
 fp32          as trained
+pal8, pal4    of coreml: weights are indices into palettes of 256 or, mostly, 16 values
 
 \b
-int8 and int4 take scales from photos: a hundred or two that resemble what they will see. They are
-read, not kept. Fewer --tokens are faster and see less; a number that the student was not trained
-with costs most, so measure it with nanocap eval.
+int8, int4 and palettes are fitted to photos: a hundred or two that resemble what they will see.
+They are read, not kept. Fewer --tokens are faster and see less; a number that the student was not
+trained with costs most, so measure it with nanocap eval.
 
 \b
 The golden photo IS kept, as a PNG of the model's input size: give one that you may pass on. Without
@@ -93,7 +96,7 @@ killed or fails leaves nothing at --out.
     type=click.IntRange(1, 10_000),
     default=128,
     show_default=True,
-    help="At most so many of them, spread evenly, calibrate int8 and int4.",
+    help="At most so many of them, spread evenly, calibrate what is fitted to photos.",
 )
 @click.option(
     "--golden",

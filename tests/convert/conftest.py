@@ -46,8 +46,13 @@ TINY = Dimensions(
 def tiny_student(reducer: str = "merge", seed: int = 0) -> Student:
     """A random student in which every weight and bias matters, and so does the photo."""
     keep = (16, 16) if reducer == "none" else TINY.keep
+    return random_student(replace(TINY, reducer=reducer, keep=keep), seed)
+
+
+def random_student(dimensions: Dimensions, seed: int = 0) -> Student:
+    """The same of any size."""
     torch.manual_seed(seed)
-    student = Student(replace(TINY, reducer=reducer, keep=keep))
+    student = Student(dimensions)
     with torch.no_grad():
         for module in student.modules():
             if isinstance(module, nn.Conv2d):
@@ -91,6 +96,7 @@ class Tiny:
     dimensions = TINY
     training = TRAINING
     student = staticmethod(tiny_student)
+    student_of = staticmethod(random_student)
     tokenizer_json = staticmethod(tokenizer_json)
 
     def checkpoint(self, reducer: str = "merge") -> Checkpoint:

@@ -1,0 +1,119 @@
+"""Core ML for iOS 17 and macOS 14: `encoder.mlpackage` and `decoder.mlpackage`.
+
+Four precisions: fp32 (the reference), fp16, and palettized weights over fp16 arithmetic: `pal8`,
+and `pal4`, whose small convolutions keep 8 bits (see `palette`).
+Conversion runs anywhere, Core ML on macOS only: elsewhere what was written is read back, its
+weights are compared bit by bit, and the student is run with them.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nanocap.convert.coreml.check import check_package, check_weights
+from nanocap.convert.coreml.moments import Moments, input_moments
+from nanocap.convert.coreml.package import package_files
+from nanocap.convert.coreml.palette import PALETTES, palettized
+from nanocap.convert.coreml.program import compress, ml_program
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.exporters import Exported, Job
+from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.parity import EagerEngine, check_exact, compare
+from nanocap.manifest import Artifact
+from nanocap.runtime.engines import load_engine
+from nanocap.runtime.engines.coreml import PARTS, ROLES
+from nanocap.student import Student
+
+PRECISIONS = ("fp16", "fp32", *PALETTES)
+
+
+def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
+    """See `Exporter.export`."""
+    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    if unknown:
+        raise ConversionError(
+            f"coreml has no precision {unknown[0]!r}; it has {', '.join(PRECISIONS)}"
+        )
+    palettes = [precision for precision in precisions if precision in PALETTES]
+    if palettes and not len(job.calibration):
+        raise ConversionError(f"{palettes[0]} is calibrated on photos; name some with --photos")
+    moments: Moments = {}
+    if palettes:
+        job.report(f"coreml: captioning {len(job.calibration)} photos to weigh the weights")
+        moments = input_moments(student, job.probe, job.calibration)
+    exported = []
+    for precision in precisions:
+        job.report(f"coreml: converting to {precision}")
+        stored = _rounded(student, precision, moments)
+        made = _pack(stored, precision)
+        job.report(f"coreml: comparing {precision} with eager on {len(job.probe.pixels)} photos")
+        exported.append(_compared(made, student, stored, job))
+    return exported
+
+
+def _rounded(student: Student, precision: str, moments: Moments) -> Student:
+    """The student with the weights that the precision stores."""
+    if precision == "fp32":
+        return student
+    if precision in PALETTES:
+        student = palettized(student, PALETTES[precision], moments)
+    return copy.deepcopy(student).half().float()
+
+
+def _pack(student: Student, precision: str) -> Exported:
+    name, half = f"coreml-{precision}", precision != "fp32"
+    shapes = _shapes(student)
+    weights = PALETTES[precision].weights(student) if precision in PALETTES else []
+    paths, files, packages = {}, {}, []
+    for role in ROLES:
+        program = ml_program(student, role, half=half)
+        package = package_files(compress(program, weights) if weights else program)
+        check_package(f"{name} {role}", package, *shapes[role])
+        packages.append(package)
+        for part, path in PARTS.items():
+            paths[f"{role}{part}"] = f"{name}/{role}.mlpackage/{path}"
+            files[paths[f"{role}{part}"]] = package[path]
+    check_weights(name, packages, student, len(weights), half=half)
+    artifact = Artifact(name, "coreml", precision, student.dimensions.visual_tokens, paths)
+    return Exported(artifact, files)
+
+
+def _shapes(student: Student) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Inputs and outputs of each role, one photo and one beam."""
+    sizes = Sizes.of(student.dimensions)
+    decoder = [tuple(value.shape) for value in sizes.decoder_example(1, 1)]
+    cross, cache = decoder[2], decoder[4]
+    image = (1, 3, sizes.image_size, sizes.image_size)
+    logits = (1, 1, student.dimensions.vocabulary)
+    return {
+        "encoder": (
+            dict(zip(EncoderGraph.inputs, [image], strict=True)),
+            dict(zip(EncoderGraph.outputs, [cross, cross], strict=True)),
+        ),
+        "decoder": (
+            dict(zip(DecoderGraph.inputs, decoder, strict=True)),
+            dict(zip(DecoderGraph.outputs, [logits, cache, cache], strict=True)),
+        ),
+    }
+
+
+def _compared(made: Exported, student: Student, stored: Student, job: Job) -> Exported:
+    """With what is known of its quality: Core ML's own figures on macOS, elsewhere the weights'."""
+    artifact = made.artifact
+    measured: dict[str, Any] = {"bytes": sum(map(len, made.files.values()))}
+    eager = EagerEngine(student)
+    if stored is not student:
+        weights = compare(eager, EagerEngine(stored), job.probe)
+        measured["parity_of_weights"] = {"against": "eager", **weights.to_dict()}
+    if sys.platform == "darwin":
+        parity = compare(eager, load_engine(artifact, made.files, None), job.probe)
+        if artifact.precision == "fp32":
+            check_exact(parity, artifact.name)
+        measured["parity"] = {"against": "eager", **parity.to_dict()}
+    else:
+        measured["not_run"] = f"made on {sys.platform}, where Core ML does not run; read back"
+    return replace(made, artifact=replace(artifact, measured=measured))
