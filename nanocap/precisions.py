@@ -12,6 +12,7 @@ from nanocap.errors import OptionError
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("int8", "fp32", "fp16", "int8-dynamic", "int4"),
+    "executorch": ("fp32",),
 }
 BACKENDS = tuple(PRECISIONS)
 
