@@ -97,6 +97,7 @@ def build_bundle(
         checkpoint.probe(probe, decoding),
         calibration,
         int8 or Int8Options(),
+        ids=checkpoint.ids(),
         tokens=tuple(tokens),
         report=report,
     )

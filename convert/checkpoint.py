@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ class Checkpoint:
             quality={name: self._id(f"<quality:{name}>") for name in QUALITIES},
             length={name: self._id(f"<length:{name}>") for name in LENGTHS},
         )
+
+    def ids(self) -> dict[str, int]:
+        """Ids that are not text, all by one kind of name: `end`, `quality_high`."""
+        controls = asdict(self.controls())
+        named = {f"{kind}_{name}": i for kind, some in controls.items() for name, i in some.items()}
+        return {**asdict(self.tokens()), **named}
 
     def dimensions(self) -> dict[str, Any]:
         """For the manifest: the student's, and what the runtime reads by its own names."""

@@ -34,6 +34,9 @@ FORBIDDEN = {
     "nanocap.student": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.runtime": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
+    # ExecuTorch's binding for Python takes torch's tensors and nothing else
+    "nanocap.runtime.engines.executorch": TRAINING - {"torch"}
+    | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.distill": {"nanocap.convert", "nanocap.cli", "onnx", "onnxruntime"},
     "nanocap.distill.labelling.detector": {"nanocap.convert", "nanocap.cli", "onnx"},
     "nanocap.convert": {"nanocap.distill", "nanocap.cli"},

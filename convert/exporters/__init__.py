@@ -35,6 +35,7 @@ class Job:
         calibration: photos to calibrate int8 on, uint8 [photos, size, size, 3]; may be empty where
             no precision needs them.
         int8: how to quantize.
+        ids: of tokens that are not text, by name, for a file that carries them itself.
         tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
             own, and no number in the names. Only an exporter with `BUDGETS = True` is given some.
         report: takes a line of progress.
@@ -43,6 +44,7 @@ class Job:
     probe: Probe
     calibration: npt.NDArray[np.uint8]
     int8: Int8Options = field(default_factory=Int8Options)
+    ids: Mapping[str, int] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()
     report: Callable[[str], None] = lambda line: None
 

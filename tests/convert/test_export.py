@@ -139,6 +139,6 @@ def test_the_embedding_is_stored_once(tiny: Any) -> None:
 
 
 def test_an_unknown_backend_names_those_that_there_are() -> None:
-    assert backends() == ("coreml", "onnx")
-    with pytest.raises(ConversionError, match=r"unknown backend 'tflite'; known are coreml, onnx"):
+    assert backends() == ("coreml", "executorch", "onnx")
+    with pytest.raises(ConversionError, match=r"unknown backend 'tflite'; known are coreml, exec"):
         load_exporter("tflite")

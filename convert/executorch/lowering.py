@@ -1,0 +1,80 @@
+"""Exported graphs to one `.pte`, and what of them runs outside the delegate."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
+from torch.export import ExportedProgram
+
+DELEGATE = "executorch_call_delegate"
+NO_WORK = ("getitem", "sym_size")  # they name a result or its length
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """How a method is split.
+
+    Attributes:
+        delegates: calls of XNNPACK.
+        outside: operators beside them, and how many of each.
+    """
+
+    delegates: int
+    outside: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return {"delegates": self.delegates, "outside": dict(self.outside)}
+
+
+def lower(
+    programs: Mapping[str, ExportedProgram], constants: Mapping[str, int]
+) -> tuple[bytes, dict[str, Delegation]]:
+    """The `.pte` with a method a program and a method a constant, and how each program is split."""
+    with _quiet():
+        edge = to_edge_transform_and_lower(
+            dict(programs),
+            partitioner=[XnnpackPartitioner()],
+            constant_methods=dict(constants),
+        )
+        split = {name: _delegation(edge.exported_program(name)) for name in programs}
+        # inputs are used where they lie, not copied into a place of their own
+        planning = MemoryPlanningPass(alloc_graph_input=False)
+        done = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+        return bytes(done.buffer), split
+
+
+def _delegation(program: ExportedProgram) -> Delegation:
+    calls = Counter(
+        getattr(node.target, "__name__", str(node.target))
+        for node in program.graph_module.graph.nodes
+        if node.op == "call_function"
+    )
+    outside = {
+        name: count
+        for name, count in sorted(calls.items())
+        if name != DELEGATE and not name.startswith(NO_WORK)
+    }
+    return Delegation(calls[DELEGATE], outside)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without remarks about deprecated internals."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
