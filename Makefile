@@ -53,7 +53,7 @@ $(TEST)/environment.stamp: $(FRAME)
 	$(PYTHON) -m venv --clear $(TEST)
 	$(TEST)/bin/pip install --quiet torch==2.13.0
 	rm -rf $(LEFT)
-	$(TEST)/bin/pip install --quiet ".[distill,teachers,ray,convert,eval,heic,test]"
+	$(TEST)/bin/pip install --quiet ".[distill,teachers,ray,convert,coreml,executorch,eval,heic,test]"
 	rm -rf $(LEFT)
 	touch $@
 
