@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,17 +39,19 @@ def write_bundle(
         BundleError: a path is unsafe or the manifest's parts do not agree.
     """
     target = check_target(target, MANIFEST, "bundle", overwrite=overwrite)
-    contents = {
-        path: content if isinstance(content, bytes) else _read(content)
-        for path, content in files.items()
-    }
-    records = {
-        path: FileRecord(len(data), hashlib.sha256(data).hexdigest())
-        for path, data in sorted(contents.items())
-    }
-    manifest_json = replace(manifest, files=records).to_json()
-    Manifest.from_json(manifest_json)  # what no reader would take is not written
-    return write_folder(target, {**contents, MANIFEST: manifest_json})
+    return write_folder(target, _recorded(manifest, files))
+
+
+def _recorded(manifest: Manifest, files: Mapping[str, bytes | Path]) -> Iterator[tuple[str, bytes]]:
+    """Each file with its bytes, and the manifest that records them last."""
+    records = {}
+    for path, content in sorted(files.items()):
+        data = content if isinstance(content, bytes) else _read(content)
+        yield path, data
+        records[path] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
+    data = replace(manifest, files=records).to_json()
+    Manifest.from_json(data)  # what no reader would take is not written
+    yield MANIFEST, data
 
 
 def _read(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from nanocap.errors import OptionError
@@ -32,11 +32,14 @@ def check_target(
     return target
 
 
-def write_folder(target: Path, files: Mapping[str, bytes]) -> Path:
-    """Write `files`, by their paths inside, as the folder `target`, replacing what is there.
+def write_folder(target: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    """Write `files`, paths inside and bytes, as the folder `target`, replacing what is there.
 
     Everything is built in a temporary folder beside it, flushed to disk and renamed, so that a
     run that is killed leaves nothing under the final name.
+
+    Args:
+        files: taken one by one, so that only one need be in memory.
 
     Raises:
         BundleError: a path is unsafe.
@@ -45,7 +48,7 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> Path:
     partial = Path(tempfile.mkdtemp(".partial", f".{target.name}.", target.parent))
     try:
         partial.chmod(0o755)  # mkdtemp makes it private; the folder is to be read by others
-        for path, data in sorted(files.items()):
+        for path, data in files:
             _write(partial / safe_path(path), data)
         old = None
         if target.exists():

@@ -64,12 +64,13 @@ def build_folder(
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     decoding = decoding or DecodingDefaults()
     probe = checkpoint.probe(_pictures(checkpoint, photos, probe_photos), decoding)
+    descriptions = description_files(checkpoint, decoding)
     report("transformers: tracing the encoder and the decoder to ONNX")
     encoder, decoder = encoder_model(checkpoint.student), decoder_model(checkpoint.student)
     report(f"transformers: comparing ONNX with eager on {len(probe.pixels)} photos")
     check_graphs(encoder, decoder, checkpoint, probe)
     files = {
-        **description_files(checkpoint, decoding),
+        **descriptions,
         "README.md": folder_card(checkpoint, count_parameters(checkpoint.student)).encode(),
         "model.safetensors": save(vision_encoder_decoder(checkpoint.student), {"format": "pt"}),
         # transformers.js looks for these names, Optimum takes them as well
@@ -78,8 +79,8 @@ def build_folder(
     }
     report(f"transformers: comparing with eager on {len(probe.pixels)} photos")
     with tempfile.TemporaryDirectory() as folder:
-        check_transformers(write_folder(Path(folder) / "draft", files), checkpoint, probe)
-    return write_folder(target, files)
+        check_transformers(write_folder(Path(folder) / "draft", files.items()), checkpoint, probe)
+    return write_folder(target, files.items())
 
 
 def _pictures(

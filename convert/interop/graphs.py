@@ -86,7 +86,7 @@ class PastGraph(Graph):
         here = places[before:]
         ahead = (places > here.unsqueeze(1)).float() * MASKED  # [T, P + T]
         x_BTD = decoder.embedding(input_ids) + decoder.positions[here]
-        present = []
+        present: list[Tensor] = []
         for index, module in enumerate(decoder.layers):
             layer = cast(DecoderLayer, module)
             h = layer.norm_self(x_BTD)

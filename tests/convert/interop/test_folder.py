@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -137,28 +139,29 @@ def test_the_folder_tells_how_it_is_used_and_made_from_what(folder: Path) -> Non
 
 
 def test_weights_that_caption_otherwise_are_refused(
-    folder: Path, tmp_path: Path, tiny: Any
+    folder: Path, tmp_path: Path, checkpoint: Checkpoint, photos: list[Path]
 ) -> None:
-    checkpoint = tiny.checkpoint()
-    probe = checkpoint.probe(tiny.pixels(3), DecodingDefaults())
-    out = build_folder(checkpoint, tmp_path / "out", probe_photos=1)
-    weights = load_file(out / "model.safetensors")
+    pixels = np.stack([load_image(photo, checkpoint.rule()) for photo in photos[:3]])
+    probe = checkpoint.probe(pixels, DecodingDefaults())
+    out = shutil.copytree(folder, tmp_path / "out")
+    weights = load_file(folder / "model.safetensors")
     name = "decoder.transformer.h.0.crossattention.c_attn.weight"
-    save_file({**weights, name: weights[name].flip(1)}, out / "model.safetensors", {"format": "pt"})
+    turned = {**weights, name: weights[name].flip(1)}
+    save_file(turned, out / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConversionError, match="transformers captions a photo with"):
         check_transformers(out, checkpoint, probe)
     del weights[name]
     save_file(weights, out / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConversionError, match="does not load the weights whole"):
         check_transformers(out, checkpoint, probe)
-    graphs = [(out / "onnx" / f"{n}.onnx").read_bytes() for n in GRAPHS]
+    names = ("encoder_model", "decoder_model_merged")
+    graphs = [(out / "onnx" / f"{name}.onnx").read_bytes() for name in names]
     check_graphs(*graphs, checkpoint, probe)
-    other = Checkpoint(tiny.student(seed=1), checkpoint.tokenizer, checkpoint.training)
+    student = copy.deepcopy(checkpoint.student)
+    student.decoder.positions.data.neg_()
+    other = Checkpoint(student, checkpoint.tokenizer, checkpoint.training)
     with pytest.raises(ConversionError, match="onnx captions a photo with"):
         check_graphs(*graphs, other, probe)
-
-
-GRAPHS = ("encoder_model", "decoder_model_merged")
 
 
 def test_only_folders_of_its_own_are_replaced(folder: Path, tmp_path: Path, tiny: Any) -> None:
