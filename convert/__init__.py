@@ -2,8 +2,8 @@
 
 Reading order: `graphs` (what is exported), `tidy` (how its graph is cleaned), `exporters` (one file
 a backend), `precisions` (what each makes of a graph: `quantize` with `calibration`, `dynamic`,
-`blockwise`, `half`), `budgets` (other numbers of visual tokens), `parity` (the comparison with
-eager), `build` (the bundle).
+`blockwise`, `half`), `executorch` (the student rewritten for that backend), `budgets` (other
+numbers of visual tokens), `parity` (the comparison with eager), `build` (the bundle).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from nanocap.errors import OptionError
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("int8", "fp32", "fp16", "int8-dynamic", "int4"),
-    "executorch": ("fp32",),
+    "executorch": ("int8", "fp32", "int4"),
 }
 BACKENDS = tuple(PRECISIONS)
 

@@ -19,6 +19,7 @@ Examples:
   nanocap convert student.safetensors --out exact --precision fp32       # needs no photos
   nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
       --precision int4 --precision fp16 --tokens 98 --tokens 49
+  nanocap convert student.safetensors --out phone --to executorch --photos shards/
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
 
 \b
