@@ -13,7 +13,7 @@ from nanocap.errors import OptionError
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("int8", "fp32", "fp16", "int8-dynamic", "int4"),
     "coreml": ("fp16", "fp32", "pal8", "pal4"),
-    "executorch": ("fp32",),
+    "executorch": ("int8", "fp32", "int4"),
 }
 BACKENDS = tuple(PRECISIONS)
 LIBRARIES = ("transformers",)  # written as that library's own folder, which is no bundle

@@ -7,10 +7,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nanocap.convert.executorch.encoder import mlp
 from nanocap.convert.executorch.norms import Norm, centred, reads, writes
+from nanocap.convert.executorch.tables import FloatTable, Table
 from nanocap.student import Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.layers import MASKED
@@ -24,7 +24,7 @@ class DecodeOne(nn.Module):
     [R, D, T] and values [R, H * T, C], so that a head is a mere reshape of either.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, table: Table) -> None:
         super().__init__()
         decoder, dimensions = student.decoder, student.dimensions
         self.width, self.heads, self.length = (
@@ -32,8 +32,8 @@ class DecodeOne(nn.Module):
             dimensions.heads,
             dimensions.max_tokens,
         )
-        self.register_buffer("embedding", centred(decoder.embedding.weight))
-        self.register_buffer("table", _table(centred(decoder.positions)))
+        self.embedding = table(centred(decoder.embedding.weight))
+        self.places = FloatTable(_places(centred(decoder.positions)))
         self.layers = nn.ModuleList(_Layer(cast(DecoderLayer, x), decoder) for x in decoder.layers)
         self.norm = Norm(decoder.norm)
         self.logits = _logits(decoder)
@@ -55,10 +55,10 @@ class DecodeOne(nn.Module):
         Returns:
             the logits, then keys [R, D] of every layer, then values [R, D] of every layer.
         """
-        row = F.embedding(position, self.table)
+        row = self.places(position)
         cuts = (0, self.width, *(self.width + i * self.length for i in (1, 2, 3)))
         place, past, here, bias = (row[:, a:b] for a, b in pairwise(cuts))
-        x = F.embedding(tokens, self.embedding) + place
+        x = self.embedding(tokens) + place
         keys, values = [], []
         for index, layer in enumerate(self.layers):
             heads = slice(index * self.heads, (index + 1) * self.heads)
@@ -125,7 +125,7 @@ class _Layer(nn.Module):
         return x_RD + self.mlp(self.norm_mlp(x_RD)), key, value
 
 
-def _table(positions_TD: Tensor) -> Tensor:
+def _places(positions_TD: Tensor) -> Tensor:
     """[T, D + 3 T]: by position its embedding, what it keeps, writes and may not look at."""
     length = len(positions_TD)
     here = torch.eye(length)

@@ -55,7 +55,7 @@ def lower(
 
 def _delegation(program: ExportedProgram) -> Delegation:
     calls = Counter(
-        getattr(node.target, "__name__", str(node.target))
+        getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
         for node in program.graph_module.graph.nodes
         if node.op == "call_function"
     )

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
 from nanocap.convert.executorch.decoder import DecodeOne
 from nanocap.convert.executorch.encoder import EncodeOne
+from nanocap.convert.executorch.integers import quantize
+from nanocap.convert.executorch.tables import BLOCK, ByteTable, FloatTable, NibbleTable
 from nanocap.student import Dimensions, Student
 
 Photos = npt.NDArray[np.uint8]  # [photos, S, S, 3]
@@ -44,7 +47,27 @@ def encode(student: Student, photos: Photos) -> ExportedProgram:
 
 def decode(student: Student) -> ExportedProgram:
     """`decode` as trained."""
-    return _export_decode(DecodeOne(student).eval(), student.dimensions)
+    return _export_decode(DecodeOne(student, FloatTable).eval(), student.dimensions)
+
+
+def encode_int8(student: Student, photos: Photos) -> ExportedProgram:
+    """`encode` with an int8 trunk and linear layers."""
+    seen = ((torch.from_numpy(photo[None]),) for photo in photos)
+    return _export_encode(quantize(encode(student, photos), seen), student.dimensions)
+
+
+def decode_int8(student: Student) -> ExportedProgram:
+    """`decode` with int8 linear layers and table."""
+    program = _export_decode(DecodeOne(student, ByteTable).eval(), student.dimensions)
+    return _export_decode(quantize(program, ()), student.dimensions)
+
+
+def decode_int4(student: Student) -> ExportedProgram:
+    """`decode` with linear layers of 4-bit weights, a scale a block of them, and such a table."""
+    module = DecodeOne(student, NibbleTable).eval()
+    in_blocks = Int8DynamicActivationIntxWeightConfig(torch.int4, PerGroup(BLOCK))
+    quantize_(module, in_blocks)
+    return _export_decode(module, student.dimensions)
 
 
 def decode_example(dimensions: Dimensions, rows: int) -> tuple[Tensor, ...]:
@@ -71,9 +94,16 @@ def _export_encode(module: nn.Module, dimensions: Dimensions) -> ExportedProgram
 def _export_decode(module: nn.Module, dimensions: Dimensions) -> ExportedProgram:
     rows = Dim("rows", min=1, max=MAX_BEAMS)
     example = decode_example(dimensions, EXAMPLE_BEAMS)
-    shapes = ({0: rows}, None, None, None, ({0: rows},) * (len(example) - 4))
+    caches = ({0: rows},) * (len(example) - 4)
+    # an exported graph has lost the star of `*caches`
+    rest = caches if isinstance(module, fx.GraphModule) else (caches,)
+    shapes = ({0: rows}, None, None, None, *rest)
     with torch.no_grad():
         return torch.export.export(module, example, dynamic_shapes=shapes)
 
 
-PRECISIONS: dict[str, Precision] = {"fp32": Precision(encode, decode)}
+PRECISIONS: dict[str, Precision] = {
+    "int8": Precision(encode_int8, decode_int8, calibrated=True),
+    "fp32": Precision(encode, decode),
+    "int4": Precision(encode_int8, decode_int4, calibrated=True),
+}

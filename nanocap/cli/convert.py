@@ -23,6 +23,7 @@ Examples:
       --precision int4 --precision fp16 --tokens 98 --tokens 49
   nanocap convert student.safetensors --out apple --to coreml --to onnx --photos shards/ \\
       --precision coreml:pal8 --precision coreml:fp16 --precision onnx:int8
+  nanocap convert student.safetensors --out phone --to executorch --photos shards/
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
   nanocap convert student.safetensors --out hub --to transformers
 

@@ -29,6 +29,9 @@ class Engine(Protocol):
     """A model, loaded. Its calls may come from several threads.
 
     Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids.
+
+    Callers take and repeat rows of what `encode` and `step` give, along axis 1. The order of what
+    lies within a row is the engine's own.
     """
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:

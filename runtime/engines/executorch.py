@@ -123,8 +123,9 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
     """The program of the artifact.
 
     Args:
-        threads: of both methods. ExecuTorch has one pool of threads a process: while an engine
-            lives, another number than its own gives an EngineWarning and is not heeded.
+        threads: of both methods; None: one, or as many as there are. ExecuTorch has one pool of
+            threads a process: while an engine lives, another number than its own gives an
+            EngineWarning and is not heeded.
 
     Raises:
         EngineError: there is no program, or ExecuTorch refuses it.
@@ -140,7 +141,7 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
             from executorch.runtime import Runtime
     except ImportError as error:
         raise MissingExtraError(f"artifact {artifact.name}", "executorch", error.name) from None
-    _use(portable_lib, threads or DEFAULT_THREADS)
+    _use(portable_lib, threads)
     try:
         program = Runtime.get().load_program(files[path])
         missing = {*METHODS, *CONSTANTS} - program.method_names
@@ -159,9 +160,11 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
     return engine
 
 
-def _use(portable_lib: Any, threads: int) -> None:
+def _use(portable_lib: Any, threads: int | None) -> None:
     """So many threads from now on, unless an engine holds on to the pool that there is."""
     there = portable_lib._threadpool_get_thread_count()
+    if threads is None:
+        threads = there if len(_running) else DEFAULT_THREADS
     if there == threads:
         return
     if len(_running):

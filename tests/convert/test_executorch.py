@@ -20,9 +20,11 @@ from nanocap.convert.build import build_bundle
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.executorch.decoder import DecodeOne
 from nanocap.convert.executorch.encoder import EncodeOne
+from nanocap.convert.executorch.integers import aten, quantize
 from nanocap.convert.executorch.merging import Merging
 from nanocap.convert.executorch.norms import Norm, centred, reads, writes
-from nanocap.convert.executorch.programs import MAX_BEAMS, decode_example
+from nanocap.convert.executorch.programs import MAX_BEAMS, decode_example, encode
+from nanocap.convert.executorch.tables import ByteTable, FloatTable, NibbleTable, Table
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.graphs import EncoderGraph
 from nanocap.convert.parity import EagerEngine
@@ -32,21 +34,24 @@ from nanocap.student.merging import apply_assignment, bipartite_soft_matching
 from nanocap.student.reducers import REDUCERS
 
 TOLERANCE = 1e-4
+LINEAR = aten.linear.default
 
 
-@pytest.fixture(scope="module")
-def made(tiny: Any) -> dict[str, Exported]:
-    """The tiny student in every precision."""
-    exporter = load_exporter("executorch")
+def export(tiny: Any, *precisions: str) -> list[Exported]:
     checkpoint = tiny.checkpoint()
     job = Job(tiny.probe(tiny.pixels(4)), tiny.pixels(8, seed=5), ids=checkpoint.ids())
-    exported = exporter.export(checkpoint.student, exporter.PRECISIONS, job)
-    return {each.artifact.precision: each for each in exported}
+    return load_exporter("executorch").export(checkpoint.student, precisions, job)
 
 
 @pytest.fixture(scope="module")
-def engine(made: dict[str, Exported]) -> Engine:
-    return load_engine(made["fp32"].artifact, made["fp32"].files, 1)
+def made(tiny: Any) -> Exported:
+    """The tiny student in fp32; lowering takes most of the time of these tests."""
+    return export(tiny, "fp32")[0]
+
+
+@pytest.fixture(scope="module")
+def engine(made: Exported) -> Engine:
+    return load_engine(made.artifact, made.files, 1)
 
 
 def test_a_norm_without_its_mean_equals_the_layer_norm() -> None:
@@ -94,11 +99,11 @@ def test_the_rewritten_encoder_equals_the_graph(tiny: Any, reducer: str) -> None
     assert keys.std() > 0.1
 
 
-def test_one_delegate_does_almost_everything(made: dict[str, Exported]) -> None:
-    split = made["fp32"].artifact.measured["delegation"]
+def test_one_delegate_does_almost_everything(made: Exported) -> None:
+    split = made.artifact.measured["delegation"]
     assert split["encode"] == {"delegates": 1, "outside": {"dim_order_ops._to_dim_order_copy": 1}}
     # the table of embeddings and that of positions
-    assert split["decode"] == {"delegates": 1, "outside": {"aten.embedding.default": 2}}
+    assert split["decode"] == {"delegates": 1, "outside": {"aten.embedding": 2}}
 
 
 @pytest.mark.parametrize(("images", "beams"), [(1, 1), (1, MAX_BEAMS + 3), (3, 2)])
@@ -126,10 +131,10 @@ def test_steps_equal_eager_for_any_batch_and_beams(
     assert not empty.any()  # the cache that was given is left as it was
 
 
-def test_the_file_says_its_dimensions_and_ids(made: dict[str, Exported], tiny: Any) -> None:
+def test_the_file_says_its_dimensions_and_ids(made: Exported) -> None:
     from executorch.runtime import Runtime
 
-    (data,) = made["fp32"].files.values()
+    (data,) = made.files.values()
     program = Runtime.get().load_program(data)
     expected = {
         "layers": 2, "heads": 2, "width": 32, "vocabulary": 72, "max_tokens": 12,
@@ -156,6 +161,51 @@ def test_a_bundle_captions_as_eager_does(tmp_path: Path, tiny: Any) -> None:
     assert Bundle(out).manifest.golden.artifact == "executorch-fp32"
 
 
+@pytest.mark.parametrize(("table", "error"), [(FloatTable, 0), (ByteTable, 0.5), (NibbleTable, 8)])
+def test_tables_give_their_rows_back(table: Table, error: float) -> None:
+    """To half a step: of 1/127 of a row's largest number, of 1/7 of a block's."""
+    rows = torch.randn(9, 64)
+    index = torch.tensor([8, 0, 3])
+    wrong = (table(rows)(index) - rows[index]).abs() / rows[index].abs().amax(1, keepdim=True)
+    assert wrong.max() <= 1.05 * error / 127 + 1e-6
+    assert not table(torch.zeros(2, 64))(torch.tensor([1])).any()
+
+
+def test_all_that_holds_weights_becomes_integers(tiny: Any) -> None:
+    """And nothing else does: norms, attention and merging stay as they are."""
+    student, photos = tiny.student(), tiny.pixels(2)
+    program = encode(student, photos)
+    holding = [n for n in program.graph.nodes if n.target in (aten.conv2d.default, LINEAR)]
+    quantized = quantize(program, ((torch.from_numpy(photo[None]),) for photo in photos))
+    weights = [value for value in quantized.state_dict().values() if value.dtype == torch.int8]
+    modules = [m for m in EncodeOne(student).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(weights) == len(modules) < len(holding)
+    with torch.no_grad():
+        exact, rounded = (m(torch.from_numpy(photos[:1]))[0] for m in (program.module(), quantized))
+    assert 0 < (exact - rounded).abs().mean() < 0.2 * exact.std()
+
+
+@pytest.mark.slow
+def test_integers_caption_much_as_floats_do(tiny: Any, made: Exported) -> None:
+    int8, int4 = export(tiny, "int8", "int4")
+    sizes = [each.artifact.measured["bytes"] for each in (made, int8, int4)]
+    assert sizes[0] > 3 * sizes[1] > 3 * sizes[2]
+    for each in (int8, int4):
+        measured = each.artifact.measured
+        assert measured["parity"]["mean_logit_difference"] < 0.5
+        assert measured["delegation"]["decode"]["delegates"] == 1
+        engine = load_engine(each.artifact, each.files, 1)
+        keys, values = engine.encode(tiny.pixels(2))
+        assert np.isfinite(keys).all()
+        assert np.ptp(values) > 1
+
+
+def test_integers_need_photos(tiny: Any) -> None:
+    job = Job(tiny.probe(tiny.pixels(1)), tiny.pixels(0))
+    with pytest.raises(ConversionError, match="int8 is calibrated on photos"):
+        load_exporter("executorch").export(tiny.student(), ["int8"], job)
+
+
 def test_unknown_precisions_and_impossible_budgets_are_refused(tiny: Any) -> None:
     exporter = load_exporter("executorch")
     job = Job(tiny.probe(tiny.pixels(1)), tiny.pixels(0))
@@ -165,8 +215,8 @@ def test_unknown_precisions_and_impossible_budgets_are_refused(tiny: Any) -> Non
         exporter.export(tiny.student(), ["fp32"], replace(job, tokens=(1,)))
 
 
-def test_programs_that_cannot_be_run_are_refused(made: dict[str, Exported]) -> None:
-    artifact, files = made["fp32"].artifact, made["fp32"].files
+def test_programs_that_cannot_be_run_are_refused(made: Exported) -> None:
+    artifact, files = made.artifact, made.files
     ((path, data),) = files.items()
     with pytest.raises(EngineError, match="has no model; build the bundle again"):
         load_engine(replace(artifact, files={}), files, 1)
@@ -175,21 +225,21 @@ def test_programs_that_cannot_be_run_are_refused(made: dict[str, Exported]) -> N
             load_engine(artifact, {path: damaged}, 1)
 
 
-def test_inputs_that_do_not_fit_are_refused(tiny: Any, engine: Engine) -> None:
+def test_inputs_that_do_not_fit_are_refused(engine: Engine) -> None:
     with pytest.raises(EngineError, match="ExecuTorch cannot run the program"):
         engine.encode(np.zeros((1, 32, 32, 3), np.uint8))
 
 
-def test_threads_are_those_of_the_first_engine(made: dict[str, Exported], engine: Engine) -> None:
+def test_threads_are_those_of_the_first_engine(made: Exported, engine: Engine) -> None:
     with pytest.warns(EngineWarning, match="runs with 1 threads"):
-        load_engine(made["fp32"].artifact, made["fp32"].files, 2)
+        load_engine(made.artifact, made.files, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_engine(made["fp32"].artifact, made["fp32"].files, None)
+        load_engine(made.artifact, made.files, None)
 
 
 def test_the_example_fits_the_module(tiny: Any) -> None:
-    module = DecodeOne(tiny.student()).eval()
+    module = DecodeOne(tiny.student(), FloatTable).eval()
     with torch.no_grad():
         logits, *added = module(*decode_example(tiny.dimensions, 5))
     assert logits.shape == (5, 72)
