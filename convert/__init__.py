@@ -1,11 +1,10 @@
 """Checkpoint to bundle: export, quantization, parity.
 
 Reading order: `graphs` (what is exported), `tidy` (how its graph is cleaned), `exporters` (one file
-a backend), `precisions` (what each makes of a graph: `quantize` with `calibration`, `dynamic`,
-`blockwise`, `half`), `coreml` (what goes into its packages), `executorch` (the student rewritten for
-that backend), `budgets` (other numbers of visual tokens), `parity` (the comparison with eager),
-`build` (the bundle), `report` (what each artifact of a bundle lost). Beside them, `interop`: no
-bundle, but a folder for Hugging Face's libraries.
+a backend), `precisions` (what ONNX makes of a graph: `quantize` with `calibration`, `dynamic`,
+`blockwise`, `half`), `coreml` and `executorch` (what those backends need), `budgets` (other numbers
+of visual tokens), `parity` (the comparison with eager), `build` (the bundle), `report` (what each
+artifact of a bundle lost). Beside them, `interop`: a folder for Hugging Face's libraries.
 """
 
 from __future__ import annotations
