@@ -44,7 +44,8 @@ it a drawn picture takes its place.
 `nanocap eval BUNDLE --data ... --record NAME` puts quality on the model card.
 
 \b
-Each graph is loaded, run and compared with the checkpoint before the bundle appears; a run that is
+Each graph is loaded, run and compared with the checkpoint before the bundle appears (those of Core
+ML are run on macOS only; elsewhere they are read back, and their weights compared); a run that is
 killed or fails leaves nothing at --out.
 """
 
