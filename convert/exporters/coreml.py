@@ -1,5 +1,7 @@
 """Core ML for iOS 17 and macOS 14: `encoder.mlpackage` and `decoder.mlpackage`.
 
+Two packages, for several functions in one need iOS 18.
+
 Four precisions: fp32 (the reference), fp16, and palettized weights over fp16 arithmetic: `pal8`,
 and `pal4`, whose small convolutions keep 8 bits (see `palette`).
 Conversion runs anywhere, Core ML on macOS only: elsewhere what was written is read back, its

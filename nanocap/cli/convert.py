@@ -21,7 +21,7 @@ Examples:
   nanocap convert student.safetensors --out exact --precision fp32       # needs no photos
   nanocap convert student.safetensors --out all --photos shards/ --precision int8 \\
       --precision int4 --precision fp16 --tokens 98 --tokens 49
-  nanocap convert student.safetensors --out apple --to coreml --to onnx --photos shards/ \\
+  nanocap convert student.safetensors --out apple --to=coreml --to=onnx --photos shards/ \\
       --precision coreml:pal8 --precision coreml:fp16 --precision onnx:int8
   nanocap convert student.safetensors --out phone --to executorch --photos shards/
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
@@ -52,7 +52,8 @@ it a drawn picture takes its place.
 first) and for transformers.js, in fp32, as push_to_hub takes it.
 
 \b
-Each graph is loaded, run and compared with the checkpoint before the bundle appears; a run that is
+Each graph is loaded, run and compared with the checkpoint before the bundle appears (those of Core
+ML are run on macOS only; elsewhere they are read back, and their weights compared); a run that is
 killed or fails leaves nothing at --out.
 """
 
@@ -97,7 +98,7 @@ killed or fails leaves nothing at --out.
     type=click.IntRange(1, 10_000),
     default=128,
     show_default=True,
-    help="At most so many of them, spread evenly, calibrate what is fitted to photos.",
+    help="At most so many of them, spread evenly, calibrate what needs it.",
 )
 @click.option(
     "--golden",

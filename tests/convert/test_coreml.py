@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.coreml.check import check_package, check_weights
-from nanocap.convert.coreml.moments import input_moments
+from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import MODEL, WEIGHTS, package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import ml_program
@@ -30,30 +31,53 @@ from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.parity import EagerEngine, Parity, check_exact, compare
+from nanocap.convert.photos import find_photos, load_photos
 from nanocap.errors import EngineError, MissingExtraError
 from nanocap.manifest import DecodingDefaults
 from nanocap.precisions import PRECISIONS
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES, CoreMLEngine, write_packages
-from nanocap.student import Dimensions, Student
+from nanocap.student import Dimensions
 from nanocap.student.reducers import REDUCERS
 
 from .coreml_interpreter import Interpreter
 
 HALF = 0.05  # of a logit: what rounding every value to fp16 may do to a tiny student's
+CHOSEN = ("fp32", "fp16", "pal4")  # pal8 is pal4 of other bits; a slow test has it too
 Opener = Callable[[Exported], Engine]
 
 
-def calibration(tiny: Any) -> np.ndarray:
-    return tiny.pixels(8, seed=5)
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index, picture in enumerate(tiny.pixels(12, seed=5)):
+        Image.fromarray(picture).save(folder / f"{index:02}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def made(tiny: Any) -> dict[str, Exported]:
-    """Every precision of the tiny student."""
-    job = Job(tiny.probe(tiny.pixels(4)), calibration(tiny))
-    exported = load_exporter("coreml").export(tiny.student(), PRECISIONS["coreml"], job)
-    return {each.artifact.precision: each for each in exported}
+def both(tmp_path_factory: pytest.TempPathFactory, tiny: Any, photos: Path) -> Path:
+    """A bundle of the tiny student, for Core ML and for ONNX Runtime."""
+    return build_bundle(
+        tiny.checkpoint(),
+        tmp_path_factory.mktemp("bundles") / "both",
+        backends=["coreml", "onnx"],
+        precisions=[*(f"coreml:{precision}" for precision in CHOSEN), "onnx:fp32"],
+        photos=[photos],
+        calibration_photos=8,
+        probe_photos=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(both: Path) -> dict[str, Exported]:
+    """Its artifacts for Core ML, by precision."""
+    bundle = Bundle(both)
+    return {
+        artifact.precision: Exported(artifact, bundle.load(artifact))
+        for artifact in bundle.manifest.artifacts
+        if artifact.backend == "coreml"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +92,11 @@ def open_package(tmp_path_factory: pytest.TempPathFactory) -> Opener:
     return opened
 
 
-def stored_student(tiny: Any, precision: str) -> Student:
-    """The student with the weights that a precision stores."""
-    student = tiny.student()
-    if precision in PALETTES:
-        moments = input_moments(student, tiny.probe(tiny.pixels(4)), calibration(tiny))
-        student = palettized(student, PALETTES[precision], moments)
-    return student if precision == "fp32" else copy.deepcopy(student).half().float()
+def calibrate(tiny: Any, photos: Path) -> Moments:
+    """The moments that `both` was made with."""
+    checkpoint = tiny.checkpoint()
+    pixels = load_photos(find_photos([photos]), 8, checkpoint.rule())
+    return input_moments(checkpoint.student, tiny.probe(pixels[:1]), pixels)
 
 
 def packages_of(exported: Exported) -> list[dict[str, bytes]]:
@@ -92,18 +114,27 @@ def test_fp32_computes_what_eager_does(made: Any, tiny: Any, open_package: Opene
     assert parity.max_logit_difference < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["fp16", "pal8", "pal4"])
+@pytest.mark.parametrize("precision", ["fp16", "pal4"])
 def test_a_program_computes_with_its_weights(
-    made: Any, tiny: Any, open_package: Opener, precision: str
+    made: Any, tiny: Any, photos: Path, open_package: Opener, precision: str
 ) -> None:
-    """Eager with the weights of the file is as close to it as fp16 allows."""
-    engine, probe = open_package(made[precision]), tiny.probe(tiny.pixels(6))
-    parity = compare(EagerEngine(stored_student(tiny, precision)), engine, probe)
-    assert 0 < parity.max_logit_difference < HALF
-    assert parity.tokens_equal > 0.95
-    against_eager = compare(EagerEngine(tiny.student()), engine, probe)
-    expected = {"fp16": HALF, "pal8": 1.0, "pal4": 10.0}[precision]
-    assert against_eager.max_logit_difference < expected
+    """As eager does with the weights that were to be stored, as far as fp16 can tell."""
+    student = tiny.student()
+    if precision in PALETTES:
+        student = palettized(student, PALETTES[precision], calibrate(tiny, photos))
+    eager, engine = EagerEngine(student), open_package(made[precision])
+    pixels = tiny.pixels(4)
+    cross = eager.encode(pixels)
+    cache = (np.zeros((2, 4, tiny.dimensions.max_tokens, 32), np.float32),) * 2
+    theirs = cache
+    for position, token in enumerate([3, 6, 40, 11]):
+        tokens = np.full((4, 1), token)
+        logits, cache = engine.step(tokens, position, cross, cache)
+        expected, theirs = eager.step(tokens, position, cross, theirs)
+        assert 0 < np.abs(logits - expected).max() < HALF
+    # in the encoder a rounding may decide otherwise which tokens merge, hence the mean
+    differences = [np.abs(a - b).mean() for a, b in zip(engine.encode(pixels), cross, strict=True)]
+    assert 0 < max(differences) < HALF
 
 
 def test_fewer_bits_are_further_from_the_student(made: Any) -> None:
@@ -111,7 +142,7 @@ def test_fewer_bits_are_further_from_the_student(made: Any) -> None:
         measured = made[precision].artifact.measured["parity_of_weights"]
         return float(measured["mean_logit_difference"])
 
-    assert 0 < far("fp16") < far("pal8") < far("pal4")
+    assert 0 < far("fp16") < 0.2 * far("pal4")
     assert "parity_of_weights" not in made["fp32"].artifact.measured
 
 
@@ -137,7 +168,7 @@ def test_the_encoder_takes_an_image_and_normalizes_it(
     made: Any, tiny: Any, open_package: Opener, tmp_path: Path
 ) -> None:
     rule = tiny.checkpoint().rule()
-    for precision in PRECISIONS["coreml"]:
+    for precision in CHOSEN:
         encoder, _ = write_packages(
             made[precision].artifact, made[precision].files, tmp_path / precision
         )
@@ -159,15 +190,11 @@ def test_the_encoder_takes_an_image_and_normalizes_it(
         np.testing.assert_allclose(bias, [-m / s for m, s in zip(rule.mean, rule.std, strict=True)])
 
 
-def test_palettes_have_the_sizes_that_they_are_named_after(made: Any, tmp_path: Path) -> None:
-    found = {}
-    for precision in PALETTES:
-        packages = write_packages(made[precision].artifact, made[precision].files, tmp_path)
-        found[precision] = [palette_sizes(Interpreter(package).model) for package in packages]
-    (_, decoder8), (encoder4, decoder4) = found["pal8"], found["pal4"]
-    assert set(decoder8) == {256}
-    assert set(decoder4) == {16}
-    assert set(encoder4) == {16, 256}
+def test_four_bits_are_sixteen_values(made: Any, tmp_path: Path) -> None:
+    packages = write_packages(made["pal4"].artifact, made["pal4"].files, tmp_path)
+    encoder, decoder = (palette_sizes(Interpreter(package).model) for package in packages)
+    assert set(decoder) == {16}
+    assert set(encoder) == {16, 256}
 
 
 def palette_sizes(model: Any) -> list[int]:
@@ -181,16 +208,14 @@ def palette_sizes(model: Any) -> list[int]:
 
 
 def test_the_same_student_gives_the_same_bytes(made: Any, tiny: Any) -> None:
-    student = stored_student(tiny, "fp16")
+    student = copy.deepcopy(tiny.student()).half().float()
     again = package_files(ml_program(student, "decoder", half=True))
     assert again == packages_of(made["fp16"])[1]
-    digests = [data for each in made.values() for data in each.files.values()]
-    assert len(set(digests)) == len(digests)  # so that each package's folder is whole in a bundle
 
 
 def test_a_package_that_is_not_as_it_must_be_is_refused(made: Any, tiny: Any) -> None:
     encoder, decoder = packages_of(made["fp16"])
-    student = stored_student(tiny, "fp16")
+    student = copy.deepcopy(tiny.student()).half().float()
     check_weights("fp16", [encoder, decoder], student, 0, half=True)
     with pytest.raises(ConversionError, match="0 weights are palettized, not 3"):
         check_weights("fp16", [encoder, decoder], student, 3, half=True)
@@ -222,39 +247,27 @@ def test_without_coremltools_the_extra_is_named() -> None:
     assert last.endswith("run pip install 'nanocap[coreml]'")
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:
-    """A bundle for ONNX Runtime and for Core ML."""
-    return build_bundle(
-        tiny.checkpoint(),
-        tmp_path_factory.mktemp("bundles") / "both",
-        backends=["coreml", "onnx"],
-        precisions=["coreml:fp16", "onnx:fp32"],
-        probe_photos=2,
-    )
-
-
-def test_a_bundle_holds_whole_packages_with_their_hashes(both: Path, made: Any, tiny: Any) -> None:
+def test_a_bundle_holds_whole_packages_with_their_hashes(both: Path) -> None:
     bundle = Bundle(both)
-    artifact = bundle.manifest.artifacts[0]
-    assert (artifact.name, artifact.backend, artifact.precision) == (
-        "coreml-fp16", "coreml", "fp16",
-    )  # fmt: skip
-    contents = bundle.load(artifact)
-    for role in ROLES:
-        package = both / "coreml-fp16" / f"{role}.mlpackage"
-        for part, inside in PARTS.items():
-            assert (package / inside).read_bytes() == contents[artifact.files[f"{role}{part}"]]
-        Interpreter(package)  # as it lies in the bundle
+    assert [artifact.name for artifact in bundle.manifest.artifacts] == [
+        *(f"coreml-{precision}" for precision in CHOSEN),
+        "onnx-fp32",
+    ]
+    for artifact in bundle.manifest.artifacts[: len(CHOSEN)]:
+        contents = bundle.load(artifact)
+        for role in ROLES:
+            package = both / artifact.name / f"{role}.mlpackage"
+            for part, inside in PARTS.items():
+                assert (package / inside).read_bytes() == contents[artifact.files[f"{role}{part}"]]
+            Interpreter(package)  # as it lies in the bundle
     assert bundle.unlisted() == []
-    assert bundle.manifest.golden.artifact == (
-        "coreml-fp16" if sys.platform == "darwin" else "onnx-fp32"
-    )
+    here = "coreml-fp32" if sys.platform == "darwin" else "onnx-fp32"
+    assert bundle.manifest.golden.artifact == here
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
 def test_elsewhere_the_engine_says_what_to_do(both: Path) -> None:
-    with pytest.raises(EngineError, match=r"coreml-fp16: Core ML runs on macOS, not on .*onnx"):
+    with pytest.raises(EngineError, match=r"coreml-fp32: Core ML runs on macOS, not on .*onnx"):
         Captioner(both, engine="coreml")
     assert Captioner(both, engine="onnx").artifact.name == "onnx-fp32"
 
@@ -273,7 +286,7 @@ def test_a_model_that_fails_is_an_engine_error(made: Any, tiny: Any, open_packag
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
-@pytest.mark.parametrize("precision", PRECISIONS["coreml"])
+@pytest.mark.parametrize("precision", CHOSEN)
 def test_core_ml_agrees_with_the_interpreter(
     made: Any, tiny: Any, open_package: Opener, precision: str
 ) -> None:
