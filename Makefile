@@ -1,6 +1,8 @@
 # make caption   a runtime environment, and a sentence for each sample photo
 # make test      an environment with everything; lint, types and the default tests
 # make slow      the tests that take minutes
+# make test-optimum   what Optimum does with a folder, in an environment of its own
+# make test-node      what transformers.js does with it; needs Node.js and its npm
 # make lint      ruff and mypy only
 # make clean     removes the environments and every cache
 #
@@ -13,6 +15,8 @@ FRAME := pyproject.toml setup.py constraints.txt
 
 RUNTIME := .venv-runtime
 TEST := .venv-test
+OPTIMUM := .venv-optimum
+INTEROP := tests/convert/interop
 # What building leaves behind: files deleted since then would get into the next wheel.
 LEFT := build nanocap.egg-info
 
@@ -21,7 +25,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 # Python's `-c` and `-m`, in tests that start a process, would find the checkout's nanocap/ first.
 export PYTHONSAFEPATH := 1
 
-.PHONY: caption test slow lint clean
+.PHONY: caption test slow test-optimum test-node lint clean
 
 caption: $(RUNTIME)/package.stamp
 	$(RUNTIME)/bin/nanocap caption samples/photos
@@ -32,6 +36,12 @@ test: lint
 slow: $(TEST)/package.stamp
 	$(TEST)/bin/pytest -m slow
 
+test-optimum: $(OPTIMUM)/package.stamp
+	$(OPTIMUM)/bin/pytest -m optimum $(INTEROP)
+
+test-node: $(TEST)/package.stamp $(INTEROP)/node/node_modules
+	$(TEST)/bin/pytest -m node $(INTEROP)
+
 # mypy runs inside the environment's folder: from here it would find the checkout's nanocap/ first.
 lint: $(TEST)/package.stamp
 	$(TEST)/bin/ruff check .
@@ -39,7 +49,7 @@ lint: $(TEST)/package.stamp
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p nanocap
 
 clean:
-	rm -rf $(RUNTIME) $(TEST) $(LEFT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(RUNTIME) $(TEST) $(OPTIMUM) $(INTEROP)/node/node_modules $(LEFT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(RUNTIME)/environment.stamp: $(FRAME)
 	$(PYTHON) -m venv --clear $(RUNTIME)
@@ -55,6 +65,19 @@ $(TEST)/environment.stamp: $(FRAME)
 	rm -rf $(LEFT)
 	$(TEST)/bin/pip install --quiet ".[distill,teachers,ray,convert,coreml,executorch,eval,heic,test]"
 	rm -rf $(LEFT)
+	touch $@
+
+# Optimum holds transformers below 4.58.
+$(OPTIMUM)/environment.stamp: $(FRAME) $(INTEROP)/optimum-constraints.txt
+	$(PYTHON) -m venv --clear $(OPTIMUM)
+	PIP_CONSTRAINT=$(CURDIR)/$(INTEROP)/optimum-constraints.txt $(OPTIMUM)/bin/pip install --quiet torch==2.13.0
+	rm -rf $(LEFT)
+	PIP_CONSTRAINT=$(CURDIR)/$(INTEROP)/optimum-constraints.txt $(OPTIMUM)/bin/pip install --quiet ".[optimum]" pytest
+	rm -rf $(LEFT)
+	touch $@
+
+$(INTEROP)/node/node_modules: $(INTEROP)/node/package-lock.json
+	cd $(INTEROP)/node && npm ci --no-audit --no-fund
 	touch $@
 
 %/package.stamp: %/environment.stamp $(SOURCES)

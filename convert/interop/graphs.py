@@ -10,7 +10,7 @@ T pieces fed, P pieces before them, V ids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -145,7 +145,7 @@ def resize_model(size: int, ir_version: int = 10) -> onnx.ModelProto:
     On bytes ONNX Runtime's antialiased resize is written after Pillow's. One value in a hundred or
     so differs, by one: its weights are rounded otherwise.
     """
-    shrink = {
+    shrink: dict[str, Any] = {
         "antialias": 1,
         "coordinate_transformation_mode": "half_pixel",
         "exclude_outside": 1,  # weights at the edge are scaled up, as Pillow's are

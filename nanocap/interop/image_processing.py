@@ -42,7 +42,7 @@ class NanocapImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transf
             ImageError: an image cannot be read.
         """
         rule = ImageRule(**{k: _tupled(v) for k, v in self.rule.items()})
-        several = images if isinstance(images, list | tuple) else [images]
+        several: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
         pixels_BHWC = np.stack([load_image(image, rule) for image in several])
         pixels_BCHW = np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2), np.float32)
         return BatchFeature({"pixel_values": pixels_BCHW}, tensor_type=return_tensors)

@@ -39,7 +39,8 @@ class NanocapEncoder(PreTrainedModel):  # type: ignore[misc]  # transformers is 
             ImageError: the pixels are of another size.
         """
         size = self.config.image_size
-        if not torch.jit.is_tracing() and tuple(pixel_values.shape[2:]) != (size, size):
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if not tracing and tuple(pixel_values.shape[2:]) != (size, size):
             raise ImageError(
                 f"pixel_values of shape {list(pixel_values.shape)}: this model takes {size} by"
                 f" {size} pixels; use its image processor"
