@@ -12,7 +12,6 @@ class NanocapOnnxConfig(VisionOnnxConfig):  # type: ignore[misc]  # optimum is n
     """The encoder's graph: normalized inside, of the student's own image size."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedVisionConfig
-    ATOL_FOR_VALIDATION = 1e-4  # of visual tokens of about 10
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
