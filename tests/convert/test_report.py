@@ -35,6 +35,16 @@ def png(pixels: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def pair(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """int8 and fp32 alone: each artifact's memory is measured in a process of its own."""
+    opened = Bundle(bundle)
+    kept = tuple(one for one in opened.manifest.artifacts if one.precision in ("int8", "fp32"))
+    files = {path: opened.read(path) for path in opened.manifest.files}
+    manifest = replace(opened.manifest, artifacts=kept)
+    return write_bundle(tmp_path_factory.mktemp("pair") / "pair", manifest, files)
+
+
+@pytest.fixture(scope="module")
 def photos(tiny: Any, bundle: Path) -> list[Photo]:
     """Photos of which people say what the fp32 artifact says, and something else."""
     exact = Captioner(bundle, artifact="onnx-fp32", threads=1)
@@ -47,12 +57,12 @@ def photos(tiny: Any, bundle: Path) -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def found(bundle: Path, photos: list[Photo]) -> Report:
-    return report(bundle, photos, probes=PROBES)
+def found(pair: Path, photos: list[Photo]) -> Report:
+    return report(pair, photos, probes=PROBES)
 
 
-def test_the_reference_comes_first_and_every_artifact_is_there(bundle: Path, found: Report) -> None:
-    manifest = Bundle(bundle).manifest
+def test_the_reference_comes_first_and_every_artifact_is_there(pair: Path, found: Report) -> None:
+    manifest = Bundle(pair).manifest
     assert found.reference == "onnx-fp32"
     assert found.rows[0].artifact.name == found.reference
     assert {row.artifact.name for row in found.rows} == {one.name for one in manifest.artifacts}
@@ -77,12 +87,12 @@ def test_differences_are_those_of_the_figures(found: Report) -> None:
 
 
 def test_first_differences_are_those_of_the_captions(
-    tiny: Any, bundle: Path, photos: list[Photo], tmp_path: Path
+    tiny: Any, pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:
     """Greedy captions agree up to the piece that is named, and differ there."""
     job = Job(tiny.probe(tiny.pixels(1)), tiny.pixels(1))
     [stranger] = load_exporter("onnx").export(tiny.student(seed=1), ["fp32"], job)
-    opened = Bundle(bundle)
+    opened = Bundle(pair)
     files = {path: opened.read(path) for path in opened.manifest.files}
     other = next(one for one in opened.manifest.artifacts if one.precision == "int8")
     files[other.files["decoder"]] = stranger.files[stranger.artifact.files["decoder"]]
@@ -112,9 +122,9 @@ def test_first_differences_are_those_of_the_captions(
 
 
 def test_what_does_not_run_or_cannot_be_read_is_named(
-    bundle: Path, photos: list[Photo], tmp_path: Path
+    pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:
-    opened = Bundle(bundle)
+    opened = Bundle(pair)
     manifest = opened.manifest
     exact = next(one for one in manifest.artifacts if one.precision == "fp32")
     later = replace(exact, name="later-fp16", backend="later", precision="fp16")
@@ -130,9 +140,9 @@ def test_what_does_not_run_or_cannot_be_read_is_named(
 
 
 def test_without_fp32_there_is_nothing_to_compare_with(
-    bundle: Path, photos: list[Photo], tmp_path: Path
+    pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:
-    opened = Bundle(bundle)
+    opened = Bundle(pair)
     manifest = opened.manifest
     files = {path: opened.read(path) for path in manifest.files}
     only = tuple(one for one in manifest.artifacts if one.precision == "int8")
@@ -140,13 +150,13 @@ def test_without_fp32_there_is_nothing_to_compare_with(
     with pytest.raises(OptionError, match=r"has no fp32 artifact.*--precision fp32 too"):
         report(written, photos)
     with pytest.raises(OptionError, match="no photo to compare on"):
-        report(bundle, [replace(photos[0], image=b"no photo")])
+        report(pair, [replace(photos[0], image=b"no photo")])
 
 
 def test_it_is_recorded_with_the_files_that_were_measured(
-    bundle: Path, found: Report, tmp_path: Path
+    pair: Path, found: Report, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    copy = Path(shutil.copytree(pair, tmp_path / "copy"))
     record_comparison(copy, {row.artifact.name: row.to_dict() for row in found.rows})
     opened = Bundle(copy)
     check(opened)
@@ -167,9 +177,9 @@ def test_it_is_recorded_with_the_files_that_were_measured(
 
 
 def test_the_command_prints_records_and_draws(
-    bundle: Path, photos: list[Photo], tmp_path: Path
+    pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    copy = Path(shutil.copytree(pair, tmp_path / "copy"))
     rows = []
     for photo in photos:
         (tmp_path / f"{photo.key}.png").write_bytes(photo.image)
