@@ -36,6 +36,8 @@ class Registered:
 '''
 LAYER_NORM_EPSILON = 1e-5  # torch's default, which the student has
 DECODER = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+# transformers.js wants them all, be they null
+TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 
 def description_files(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dict[str, bytes]:
@@ -76,7 +78,8 @@ def _tokenizer(checkpoint: Checkpoint) -> bytes:
     tokenizer = json.loads(checkpoint.tokenizer)
     if tokenizer.get("decoder") not in (None, DECODER):
         raise ConversionError(f"{checkpoint.where}: its tokenizer does not mark words by Metaspace")
-    return json.dumps({**tokenizer, "decoder": DECODER}, ensure_ascii=False).encode()
+    whole = {**dict.fromkeys(TOKENIZER_PARTS), **tokenizer, "decoder": DECODER}
+    return json.dumps(whole, ensure_ascii=False).encode()
 
 
 def _config(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dict[str, Any]:
