@@ -24,6 +24,10 @@ class EncodeOne(nn.Module):
     L decoder layers, H heads of C channels, N visual tokens: as the decoder multiplies them.
     """
 
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+    positions: Tensor
+
     def __init__(self, student: Student) -> None:
         super().__init__()
         encoder, dimensions = student.encoder, student.dimensions

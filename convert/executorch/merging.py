@@ -27,6 +27,16 @@ class Merging(nn.Module):
         NanocapError: one merge cannot leave so few.
     """
 
+    of_channels: Tensor
+    of_evens: Tensor
+    single: Tensor
+    earlier_odd: Tensor
+    earlier_even: Tensor
+    one: Tensor
+    large: Tensor
+    leaving: Tensor
+    slots: Tensor
+
     def __init__(self, tokens: int, keep: int, width: int) -> None:
         super().__init__()
         self.evens, self.odds, self.keep = (tokens + 1) // 2, tokens // 2, keep

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 class Norm(nn.Module):
     """Rows [R, D] of mean 0 over their root mean square: a layer norm before scale and shift."""
 
+    mean: Tensor
+    epsilon: Tensor
+
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         width = norm.normalized_shape[0]

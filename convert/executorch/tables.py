@@ -21,6 +21,8 @@ Table: TypeAlias = Callable[[Tensor], nn.Module]
 class FloatTable(nn.Module):
     """Rows [V, D] by their index."""
 
+    rows: Tensor
+
     def __init__(self, rows_VD: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", rows_VD)
@@ -31,6 +33,9 @@ class FloatTable(nn.Module):
 
 class ByteTable(nn.Module):
     """The same in int8, with a scale a row."""
+
+    rows: Tensor
+    scales: Tensor
 
     def __init__(self, rows_VD: Tensor) -> None:
         super().__init__()
@@ -45,6 +50,12 @@ class ByteTable(nn.Module):
 class NibbleTable(nn.Module):
     """The same in 4 bits, with a scale a block of neighbours; the first half of a row lies in the
     low bits of its bytes, the second in the high ones."""
+
+    rows: Tensor
+    scales: Tensor
+    middle: Tensor
+    sixteen: Tensor
+    sixteenth: Tensor
 
     def __init__(self, rows_VD: Tensor) -> None:
         super().__init__()
