@@ -57,7 +57,7 @@ PIXEL = FixedQParamsQuantizationSpec(
 )
 
 
-class Integers(Quantizer):
+class Integers(Quantizer):  # type: ignore[misc]  # its package is not looked into
     """Says which values of a graph are integers."""
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
@@ -99,7 +99,8 @@ def quantize(
     """The program with integers, to be exported again.
 
     Args:
-        calibration: inputs like those it will see; none where nothing has a fixed scale.
+        calibration: inputs like those it will see; any, but one at least, where nothing but
+            weights has a fixed scale.
     """
     prepared: Any = prepare_pt2e(program.module(), Integers())
     with torch.no_grad():

@@ -59,14 +59,15 @@ def encode_int8(student: Student, photos: Photos) -> ExportedProgram:
 def decode_int8(student: Student) -> ExportedProgram:
     """`decode` with int8 linear layers and table."""
     program = _export_decode(DecodeOne(student, ByteTable).eval(), student.dimensions)
-    return _export_decode(quantize(program, ()), student.dimensions)
+    example = decode_example(student.dimensions, 1)
+    return _export_decode(quantize(program, [example]), student.dimensions)
 
 
 def decode_int4(student: Student) -> ExportedProgram:
     """`decode` with linear layers of 4-bit weights, a scale a block of them, and such a table."""
     module = DecodeOne(student, NibbleTable).eval()
-    in_blocks = Int8DynamicActivationIntxWeightConfig(torch.int4, PerGroup(BLOCK))
-    quantize_(module, in_blocks)
+    four_bits = torch.int4  # type: ignore[attr-defined]  # its stubs leave it out
+    quantize_(module, Int8DynamicActivationIntxWeightConfig(four_bits, PerGroup(BLOCK)))
     return _export_decode(module, student.dimensions)
 
 

@@ -34,6 +34,7 @@ class ExecuTorchEngine:
     """
 
     def __init__(self, program: Any) -> None:
+        self._program = program  # it holds the bytes that its methods point into
         sizes = {name: int(program.load_method(name).execute(())[0]) for name in CONSTANTS}
         self._layers, self._heads, self._width = sizes["layers"], sizes["heads"], sizes["width"]
         self._length, self._seen = sizes["max_tokens"], sizes["visual_tokens"]
