@@ -141,7 +141,8 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
     except ImportError as error:
-        raise MissingExtraError(f"artifact {artifact.name}", "executorch", error.name) from None
+        package = (error.name or "executorch").partition(".")[0]
+        raise MissingExtraError(f"artifact {artifact.name}", "executorch", package) from None
     _use(portable_lib, threads)
     try:
         program = Runtime.get().load_program(files[path])
