@@ -6,7 +6,7 @@ goes on as well, so that all have seen the same photos equally often. A seed dec
 captions and views come in which order while it goes on; the first student is that of the first
 seed. All have three encoder blocks, since merging at most halves the tokens of a block. Captions
 are greedy, scored against the references; the encoders run in ONNX Runtime fp32 at one thread, in
-turns.
+turns, and with --executorch in that as well.
 
     python tests/benchmarks/reduction.py --out runs/reduction --val 'data/flickr8k-val-*.tar'
 
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,41 +153,74 @@ def command(arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def encoder_milliseconds(bundles: dict[Row, Path]) -> dict[Row, float]:
-    """Median time of each bundle's encoder at one thread, all of them in turns."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
-    sessions = {}
-    for row, bundle in bundles.items():
-        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        file = bundle / manifest["artifacts"][0]["files"]["encoder"]
-        sessions[row] = onnxruntime.InferenceSession(
-            file, options, providers=["CPUExecutionProvider"]
-        )
-    times: dict[Row, list[float]] = {row: [] for row in sessions}
+def milliseconds(encoders: dict[Row, Callable[[], object]]) -> dict[Row, float]:
+    """Median time of each encoder at one thread, all of them in turns."""
+    times: dict[Row, list[float]] = {row: [] for row in encoders}
     for _ in range(ROUNDS):
-        for row, session in sessions.items():
+        for row, encode in encoders.items():
             begun = time.perf_counter()
-            session.run(None, {"pixels": pixels})
+            encode()
             times[row].append(1000 * (time.perf_counter() - begun))
     return {row: statistics.median(found) for row, found in times.items()}
 
 
-def table(out: Path, done: Sequence[Row]) -> str:
+def onnx_encoder(bundle: Path, pixels: np.ndarray) -> Callable[[], object]:
+    """The encoder of a bundle in ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    file = bundle / manifest["artifacts"][0]["files"]["encoder"]
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"pixels": pixels})
+
+
+def executorch_encoder(checkpoint: Path, pixels: np.ndarray) -> Callable[[], object]:
+    """The encoder of a checkpoint in ExecuTorch, lowered once; the process has one thread then."""
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    from nanocap.convert.executorch.lowering import lower
+    from nanocap.convert.executorch.programs import encode
+
+    file = checkpoint.with_name("encode.pte")
+    if not file.exists():
+        print(f"{checkpoint.parent.name}: lowering for ExecuTorch", file=sys.stderr)
+        program = encode(Student.load(checkpoint)[0], np.zeros(0))
+        file.write_bytes(lower({"encode": program}, {})[0])
+    if portable_lib._threadpool_get_thread_count() != 1:
+        portable_lib._unsafe_reset_threadpool(1)
+    data = file.read_bytes()
+    program = Runtime.get().load_program(data)
+    method, inputs = program.load_method("encode"), [torch.from_numpy(pixels)]
+    return lambda: (program, data, method.execute(inputs))[2]  # which its methods point into
+
+
+def table(out: Path, done: Sequence[Row], executorch: bool = False) -> str:
     """Markdown: the figures of all rows that are there."""
-    milliseconds = encoder_milliseconds({row: out / row.name / "bundle" for row in done})
-    lines = [
-        "| reducer | tokens | | seed | CIDEr | BLEU-4 | different captions | encoder, ms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    columns = {
+        "encoder, ms": milliseconds(
+            {row: onnx_encoder(out / row.name / "bundle", pixels) for row in done}
+        )
+    }
+    if executorch:  # which takes half a minute a graph: one of each, since weights do not matter
+        first = {(row.reducer, row.tokens): row for row in reversed(done)}
+        found = milliseconds(
+            {
+                row: executorch_encoder(out / row.name / "student.safetensors", pixels)
+                for row in first.values()
+            }
+        )
+        columns["in ExecuTorch, ms"] = {row: found[first[row.reducer, row.tokens]] for row in done}
+    head = ("reducer", "tokens", "", "seed", "CIDEr", "BLEU-4", "different captions", *columns)
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in sorted(done, key=lambda row: (row.how, -row.tokens, row.reducer, row.seed)):
         figures = json.loads((out / row.name / "figures.json").read_text(encoding="utf-8"))
         cells = [interval(figures, name) for name in ("cider", "bleu4", "distinct")]
-        lines.append(
-            f"| `{row.reducer}` | {row.tokens} | {row.how} | {row.seed} | {' | '.join(cells)} | "
-            f"{milliseconds[row]:.2f} |"
-        )
+        times = [f"{column[row]:.2f}" for column in columns.values()]
+        about = (f"`{row.reducer}`", str(row.tokens), row.how, str(row.seed))
+        lines.append(f"| {' | '.join((*about, *cells, *times))} |")
     return "\n".join(lines)
 
 
@@ -219,6 +252,9 @@ def main() -> int:
     parser.add_argument("--base-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--views", type=int, default=3)
+    parser.add_argument(
+        "--executorch", action="store_true", help="time the encoders in ExecuTorch too, at the end"
+    )
     parser.add_argument("--only", nargs="*", help="names of rows, such as merge-49-trained-1")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
@@ -226,15 +262,16 @@ def main() -> int:
     for row in rows(options):
         if options.only and row.name not in options.only:
             continue
-        if not (options.out / row.name / "figures.json").exists():
-            print(row.name, file=sys.stderr)
-            if row.seed not in studies:
-                studies[row.seed] = Study(options, recipe, row.seed)
-            measure(options, studies[row.seed], row)
         done.append(row)
+        if (options.out / row.name / "figures.json").exists():
+            continue
+        print(row.name, file=sys.stderr)
+        if row.seed not in studies:
+            studies[row.seed] = Study(options, recipe, row.seed)
+        measure(options, studies[row.seed], row)
         if not options.only:
             (options.out / "table.md").write_text(table(options.out, done) + "\n", encoding="utf-8")
-    print(table(options.out, done))
+    print(table(options.out, done, options.executorch))
     return 0
 
 
