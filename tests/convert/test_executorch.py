@@ -205,7 +205,7 @@ def test_integers_caption_much_as_floats_do(tiny: Any, made: Exported) -> None:
     for each in (int8, int4):
         measured = each.artifact.measured
         assert measured["parity"]["mean_logit_difference"] < 0.5
-        assert measured["delegation"]["decode"]["delegates"] == 1
+        assert measured["delegation"]["decode"]["delegates"] <= 4
         engine = load_engine(each.artifact, each.files, 1)
         keys, values = engine.encode(tiny.pixels(2))
         assert np.isfinite(keys).all()
