@@ -153,19 +153,20 @@ def command(arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def milliseconds(encoders: dict[Row, Callable[[], object]]) -> dict[Row, float]:
+def milliseconds(encoders: Sequence[Callable[[], object]]) -> list[float]:
     """Median time of each encoder at one thread, all of them in turns."""
-    times: dict[Row, list[float]] = {row: [] for row in encoders}
+    times: list[list[float]] = [[] for _ in encoders]
     for _ in range(ROUNDS):
-        for row, encode in encoders.items():
+        for found, encode in zip(times, encoders, strict=True):
             begun = time.perf_counter()
             encode()
-            times[row].append(1000 * (time.perf_counter() - begun))
-    return {row: statistics.median(found) for row, found in times.items()}
+            found.append(1000 * (time.perf_counter() - begun))
+    return [statistics.median(found) for found in times]
 
 
-def onnx_encoder(bundle: Path, pixels: np.ndarray) -> Callable[[], object]:
-    """The encoder of a bundle in ONNX Runtime."""
+def onnx_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]:
+    """The encoder of a row in ONNX Runtime."""
+    bundle = folder / "bundle"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
@@ -174,8 +175,8 @@ def onnx_encoder(bundle: Path, pixels: np.ndarray) -> Callable[[], object]:
     return lambda: session.run(None, {"pixels": pixels})
 
 
-def executorch_encoder(checkpoint: Path, pixels: np.ndarray) -> Callable[[], object]:
-    """The encoder of a checkpoint in ExecuTorch, lowered once; the process has one thread then."""
+def executorch_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]:
+    """The encoder of a row in ExecuTorch, lowered once; the process has one thread then."""
     import torch
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
@@ -183,10 +184,10 @@ def executorch_encoder(checkpoint: Path, pixels: np.ndarray) -> Callable[[], obj
     from nanocap.convert.executorch.lowering import lower
     from nanocap.convert.executorch.programs import encode
 
-    file = checkpoint.with_name("encode.pte")
+    file = folder / "encode.pte"
     if not file.exists():
-        print(f"{checkpoint.parent.name}: lowering for ExecuTorch", file=sys.stderr)
-        program = encode(Student.load(checkpoint)[0], np.zeros(0))
+        print(f"{folder.name}: lowering for ExecuTorch", file=sys.stderr)
+        program = encode(Student.load(folder / "student.safetensors")[0], np.zeros(0))
         file.write_bytes(lower({"encode": program}, {})[0])
     if portable_lib._threadpool_get_thread_count() != 1:
         portable_lib._unsafe_reset_threadpool(1)
@@ -199,28 +200,23 @@ def executorch_encoder(checkpoint: Path, pixels: np.ndarray) -> Callable[[], obj
 def table(out: Path, done: Sequence[Row], executorch: bool = False) -> str:
     """Markdown: the figures of all rows that are there."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
-    columns = {
-        "encoder, ms": milliseconds(
-            {row: onnx_encoder(out / row.name / "bundle", pixels) for row in done}
-        )
-    }
-    if executorch:  # which takes half a minute a graph: one of each, since weights do not matter
-        first = {(row.reducer, row.tokens): row for row in reversed(done)}
-        found = milliseconds(
-            {
-                row: executorch_encoder(out / row.name / "student.safetensors", pixels)
-                for row in first.values()
-            }
-        )
-        columns["in ExecuTorch, ms"] = {row: found[first[row.reducer, row.tokens]] for row in done}
+    # one of each graph, since weights do not matter; to lower one takes half a minute
+    graphs = {(row.reducer, row.tokens): row for row in reversed(done)}
+    engines = {"encoder, ms": [onnx_encoder(out / row.name, pixels) for row in graphs.values()]}
+    if executorch:
+        engines["in ExecuTorch, ms"] = [
+            executorch_encoder(out / row.name, pixels) for row in graphs.values()
+        ]
+    times = iter(milliseconds([encode for column in engines.values() for encode in column]))
+    columns = {name: dict(zip(graphs, times, strict=False)) for name in engines}
     head = ("reducer", "tokens", "", "seed", "CIDEr", "BLEU-4", "different captions", *columns)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in sorted(done, key=lambda row: (row.how, -row.tokens, row.reducer, row.seed)):
         figures = json.loads((out / row.name / "figures.json").read_text(encoding="utf-8"))
         cells = [interval(figures, name) for name in ("cider", "bleu4", "distinct")]
-        times = [f"{column[row]:.2f}" for column in columns.values()]
+        taken = [f"{column[row.reducer, row.tokens]:.2f}" for column in columns.values()]
         about = (f"`{row.reducer}`", str(row.tokens), row.how, str(row.seed))
-        lines.append(f"| {' | '.join((*about, *cells, *times))} |")
+        lines.append(f"| {' | '.join((*about, *cells, *taken))} |")
     return "\n".join(lines)
 
 
