@@ -7,8 +7,10 @@ this engine needs torch.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -136,8 +138,7 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
     if path is None:
         raise EngineError(f"artifact {artifact.name}: has no {ROLE}; build the bundle again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that its interface may change
+        with _quiet():
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
     except ImportError as error:
@@ -160,6 +161,19 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
         ) from None
     _running.add(engine)
     return engine
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without remarks on interfaces that may change and on libraries for other hardware."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _use(portable_lib: Any, threads: int | None) -> None:

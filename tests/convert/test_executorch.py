@@ -204,7 +204,7 @@ def test_integers_caption_much_as_floats_do(tiny: Any, made: Exported) -> None:
     assert sizes[0] > 3 * sizes[1] > 3 * sizes[2]
     for each in (int8, int4):
         measured = each.artifact.measured
-        assert measured["parity"]["mean_logit_difference"] < 0.5
+        assert measured["parity"]["mean_logit_difference"] < 0.9  # of a spread of 2.8
         assert measured["delegation"]["decode"]["delegates"] <= 4
         engine = load_engine(each.artifact, each.files, 1)
         keys, values = engine.encode(tiny.pixels(2))
