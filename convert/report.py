@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nanocap.bench.machine import Machine, describe_machine
 from nanocap.bench.memory import caption_peak_bytes
 from nanocap.bench.timing import Task, interleave
-from nanocap.bundle import TOKENIZER, Bundle
+from nanocap.bundle import Bundle
 from nanocap.convert.parity import Divergence, Parity, compare
 from nanocap.convert.photos import spread
 from nanocap.convert.rollout import Probe
@@ -32,7 +32,6 @@ from nanocap.metrics.reference import Missing, reference_measures
 from nanocap.report.cards import Photo
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import Engine, load_engine
-from nanocap.vocabulary import Vocabulary
 
 EXACT = "fp32"  # the precision that others are compared with
 PROBES = 200  # photos that are compared step by step
@@ -158,7 +157,7 @@ def report(
     some = spread(range(len(seen)), probes)
     machine = describe_machine()
     runners, failures = _load(bundle, exact, threads)
-    probe = _probe(bundle, exact, pixels[list(some)])
+    probe = _probe(runners[0].captioner, pixels[list(some)])
     scores = {}
     for runner in runners:
         tell(f"{runner.artifact.name}: captioning {len(seen)} photos")
@@ -230,15 +229,14 @@ def _load(bundle: Bundle, exact: Artifact, threads: int) -> tuple[list[_Runner],
     return runners, failures
 
 
-def _probe(bundle: Bundle, artifact: Artifact, pixels: Pixels) -> Probe:
-    manifest = bundle.manifest
-    vocabulary = Vocabulary.from_json(bundle.load(artifact)[TOKENIZER], manifest.sizes.vocabulary)
+def _probe(captioner: Captioner, pixels: Pixels) -> Probe:
+    manifest = captioner.manifest
     return Probe.of(
         pixels,
         manifest.tokens,
         manifest.controls,
         manifest.decoding,
-        vocabulary.special,
+        captioner.vocabulary.special,
         manifest.sizes,
     )
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +11,8 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
+
+from nanocap.runtime.engines.executorch import quiet
 
 DELEGATE = "executorch_call_delegate"
 NO_WORK = ("getitem", "sym_size")  # they name a result or its length
@@ -40,7 +39,7 @@ def lower(
     programs: Mapping[str, ExportedProgram], constants: Mapping[str, int]
 ) -> tuple[bytes, dict[str, Delegation]]:
     """The `.pte` with a method a program and a method a constant, and how each program is split."""
-    with _quiet():
+    with quiet():
         edge = to_edge_transform_and_lower(
             dict(programs),
             partitioner=[XnnpackPartitioner()],
@@ -65,16 +64,3 @@ def _delegation(program: ExportedProgram) -> Delegation:
         if name != DELEGATE and not name.startswith(NO_WORK)
     }
     return Delegation(calls[DELEGATE], outside)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without remarks about deprecated internals."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -10,7 +10,7 @@ that loads, runs and compares what it made before it returns. The runtime's engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -72,6 +72,27 @@ class Exporter(Protocol):
             ConversionError: what was made does not agree with the student.
         """
         ...
+
+
+def check_precisions(
+    backend: str,
+    precisions: Sequence[str],
+    known: Sequence[str],
+    calibrated: Collection[str],
+    job: Job,
+) -> None:
+    """That an exporter has all of them, and photos for those of `known` that are calibrated.
+
+    Raises:
+        ConversionError: it is not so.
+    """
+    for precision in precisions:
+        if precision not in known:
+            raise ConversionError(
+                f"{backend} has no precision {precision!r}; it has {', '.join(known)}"
+            )
+        if precision in calibrated and not len(job.calibration):
+            raise ConversionError(f"{precision} is calibrated on photos; name some with --photos")
 
 
 def backends() -> tuple[str, ...]:

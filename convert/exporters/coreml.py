@@ -21,8 +21,7 @@ from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import compress, ml_program
-from nanocap.convert.errors import ConversionError
-from nanocap.convert.exporters import Exported, Job
+from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.manifest import Artifact
@@ -35,16 +34,9 @@ PRECISIONS = ("fp16", "fp32", *PALETTES)
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
     """See `Exporter.export`."""
-    unknown = [precision for precision in precisions if precision not in PRECISIONS]
-    if unknown:
-        raise ConversionError(
-            f"coreml has no precision {unknown[0]!r}; it has {', '.join(PRECISIONS)}"
-        )
-    palettes = [precision for precision in precisions if precision in PALETTES]
-    if palettes and not len(job.calibration):
-        raise ConversionError(f"{palettes[0]} is calibrated on photos; name some with --photos")
+    check_precisions("coreml", precisions, PRECISIONS, PALETTES, job)
     moments: Moments = {}
-    if palettes:
+    if any(precision in PALETTES for precision in precisions):
         job.report(f"coreml: captioning {len(job.calibration)} photos to weigh the weights")
         moments = input_moments(student, job.probe, job.calibration)
     exported = []

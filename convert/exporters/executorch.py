@@ -14,7 +14,7 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.executorch.lowering import lower
 from nanocap.convert.executorch.programs import MAX_BEAMS
 from nanocap.convert.executorch.programs import PRECISIONS as KINDS
-from nanocap.convert.exporters import Exported, Job
+from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
 from nanocap.errors import NanocapError
 from nanocap.manifest import Artifact
@@ -27,12 +27,8 @@ BUDGETS = True  # it heeds `Job.tokens`
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
     """See `Exporter.export`."""
-    for precision in precisions:
-        if precision not in KINDS:
-            known = ", ".join(KINDS)
-            raise ConversionError(f"executorch has no precision {precision!r}; it has {known}")
-        if KINDS[precision].calibrated and not len(job.calibration):
-            raise ConversionError(f"{precision} is calibrated on photos; name some with --photos")
+    calibrated = [name for name, kind in KINDS.items() if kind.calibrated]
+    check_precisions("executorch", precisions, PRECISIONS, calibrated, job)
     budgets = job.tokens or (student.dimensions.visual_tokens,)
     return [
         _export(with_tokens(student, tokens), precision, job, student.dimensions.visual_tokens)

@@ -18,7 +18,7 @@ import torch
 from nanocap.convert.budgets import with_tokens
 from nanocap.convert.calibration import Feeds
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.exporters import Exported, Job
+from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Graph, Sizes
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.precisions import PRECISIONS as KINDS
@@ -40,12 +40,8 @@ DECODER_PHOTOS = 32  # each gives a dozen steps: enough for the ranges of the de
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
     """See `Exporter.export`. One decoder a precision, whatever the number of encoders."""
-    for precision in precisions:
-        if precision not in KINDS:
-            known = ", ".join(KINDS)
-            raise ConversionError(f"onnx has no precision {precision!r}; it has {known}")
-        if KINDS[precision].calibrated and not len(job.calibration):
-            raise ConversionError(f"{precision} is calibrated on photos; name some with --photos")
+    calibrated = [name for name, kind in KINDS.items() if kind.calibrated]
+    check_precisions("onnx", precisions, PRECISIONS, calibrated, job)
     source = _Source.trace(student, job)
     return [
         _export(source, precision, tokens) for precision in precisions for tokens in source.encoders

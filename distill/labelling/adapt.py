@@ -79,27 +79,33 @@ class Eyes:
         That is the log of its probability, given the words before it, over the mean of those that
         the strangers give it. A text longer than the student's has no figures for the rest.
         """
-        visual = _visual(self.student, images)
-        return [
-            [self._gains(visual[place], one) for one in several]
-            for place, several in enumerate(texts)
-        ]
+        gains = []
+        for visual_NC, several in zip(_visual(self.student, images), texts, strict=True):
+            reader = self._reader(visual_NC)
+            gains.append([self._gains(reader, one) for one in several])
+        return gains
 
     @torch.no_grad()
-    def _gains(self, visual_NC: Tensor, text: str) -> list[float]:
+    def _reader(self, visual_NC: Tensor) -> Reader:
+        """The decoder that looks at a photo, and then at the strangers."""
+        everyone = torch.cat([visual_NC.unsqueeze(0), self.strangers])
+        return Reader(self.student.students[0].decoder, everyone)
+
+    @torch.no_grad()
+    def _gains(self, reader: Reader, text: str) -> list[float]:
         model, tokenizer = self.student.students[0], self.student.tokenizer
         words = normalize(text)
         [ids] = encode(tokenizer, [words], model.dimensions.max_tokens - PREFIX)
         if len(ids) < 2:  # the end alone
             return []
-        everyone = torch.cat([visual_NC.unsqueeze(0), self.strangers])
-        rows = [[QUALITY[QUALITIES[0]], LENGTH["any"], *ids]] * len(everyone)
-        captions = pack(rows, range(len(everyone))).to(everyone.device)
+        photos = 1 + len(self.strangers)
+        rows = [[QUALITY[QUALITIES[0]], LENGTH["any"], *ids]] * photos
+        captions = pack(rows, range(photos)).to(self.strangers.device)
         counted = captions.targets != PAD
-        logits = Reader(model.decoder, everyone).logits(captions.tokens, captions.image, counted)
+        logits = reader.logits(captions.tokens, captions.image, counted)
         chosen = logits.log_softmax(-1).gather(1, captions.targets[counted].unsqueeze(1))
-        logs = chosen.reshape(len(everyone), -1)
-        others = logs[1:].logsumexp(0) - float(np.log(len(everyone) - 1))
+        logs = chosen.reshape(photos, -1)
+        others = logs[1:].logsumexp(0) - float(np.log(len(self.strangers)))
         return _by_word((logs[0] - others).tolist(), [tokenizer.id_to_token(i) or "" for i in ids])
 
 

@@ -138,7 +138,7 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
     if path is None:
         raise EngineError(f"artifact {artifact.name}: has no {ROLE}; build the bundle again")
     try:
-        with _quiet():
+        with quiet():
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
     except ImportError as error:
@@ -164,8 +164,8 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without remarks on interfaces that may change and on libraries for other hardware."""
+def quiet() -> Iterator[None]:
+    """Without ExecuTorch's remarks on interfaces that may change and on other hardware."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
