@@ -76,6 +76,14 @@ class CaptionTable:
         self.quality = [QUALITY[row.quality or qualities[row.source]] for row in corpus.rows]
         self.length = [[LENGTH[length_of(c)] for c in row.captions] for row in corpus.rows]
 
+    def both(self, photo: int) -> list[list[int]]:
+        """Rows of every caption of a photo: each not told its length, then told it."""
+        return [
+            [self.quality[photo], length, *ids]
+            for ids, own in zip(self.ids[photo], self.length[photo], strict=True)
+            for length in (LENGTH["any"], own)
+        ]
+
     def draw(self, photo: int, random: np.random.Generator, most: int) -> list[list[int]]:
         """Rows `[quality, length, pieces...]` of at most `most` captions of a photo.
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nanocap.distill.losses import Guidance
+from nanocap.distill.batches import Schedule
+from nanocap.distill.corpus import Corpus
+from nanocap.distill.losses import Reader, divergence
+from nanocap.distill.maps import Maps
 from nanocap.distill.teachers import KINDS
 from nanocap.distill.teachers.student import joined
 from nanocap.errors import RecipeError
-from nanocap.student import Student
+from nanocap.student.decoder import Decoder
 
 
 class Guides:
     """Students that share one vocabulary, which the new student takes over.
 
     They see the very view of a photo that the student sees ("A good teacher is patient and
-    consistent", Beyer et al. 2022), so nothing of them is cached.
+    consistent", Beyer et al. 2022): as it trains, or beforehand (`lessons.py`) where the views are
+    cached.
 
     Raises:
         RecipeError: one is not the path of a student, but a teacher that has no logits.
@@ -44,35 +49,56 @@ class Guides:
         """SHA-256 of each file."""
         return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths)
 
-    def check_maps(self, student: Student) -> None:
-        """Middle maps can be shared only by those whose lower trunk is the same.
-
-        Raises:
-            RecipeError: a teacher's is another.
-        """
-        ours = student.encoder.trunk.lower_parameters()
-        for path, guide in zip(self.paths, self.students, strict=True):
-            theirs = guide.encoder.trunk.lower_parameters()
-            same = len(ours) == len(theirs) and all(
-                a.shape == b.shape and torch.equal(a.cpu(), b.cpu())
-                for a, b in zip(ours, theirs, strict=True)
-            )
-            if not same:
-                raise RecipeError(
-                    f"{path}: its lower trunk differs from the student's, so they cannot share "
-                    'cached maps: add "lower" to what the stage trains'
-                )
+    def feeds(
+        self, corpus: Corpus, schedule: Schedule, views: int, cache: Path, seed: int
+    ) -> list[Maps]:
+        """Cached maps of each teacher's own trunk; files are shared where the trunks are equal."""
+        return [Maps(corpus, schedule, student, views, cache, seed) for student in self.students]
 
     @torch.no_grad()
-    def look(self, inputs: Tensor, from_maps: bool, share: float) -> Guidance:
-        """What they see in a batch of pixels, or of the trunk's middle maps."""
+    def look(self, inputs: Sequence[Tensor], from_maps: bool) -> list[Sight]:
+        """What each sees in its own input: normalized pixels, or its trunk's lower maps."""
         sights = []
-        for guide in self.students:
-            guide.to(inputs.device)
-            encoder = guide.encoder
-            visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
-            sights.append((guide.decoder, visual))
-        return Guidance(sights, share)
+        for guide, x in zip(self.students, inputs, strict=True):
+            guide.to(x.device)
+            visual = guide.encoder.from_map(x) if from_maps else guide.encoder(x)
+            sights.append(Sight(guide.decoder, visual))
+        return sights
+
+    def watch(self, pixels_BCHW: Tensor) -> Watching:
+        """What they make of a batch of pixels, asked while training."""
+        return Watching(self.look([pixels_BCHW] * len(self.students), False))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A teacher's decoder with its visual tokens of the B photos."""
+
+    decoder: Decoder
+    visual: Tensor
+
+
+class Watching:
+    """Teachers that look at the batch together with the student."""
+
+    def __init__(self, sights: Sequence[Sight]):
+        self.seen = seen(sights)
+        with torch.no_grad():
+            self._readers = [Reader(sight.decoder, sight.visual) for sight in sights]
+
+    def divergence(
+        self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor
+    ) -> Tensor:
+        """Kullback-Leibler divergence [counted] of the student's logits from the teachers."""
+        with torch.no_grad():
+            theirs = [reader.logits(tokens, image, counted) for reader in self._readers]
+        return divergence(logits, theirs)
+
+
+def seen(sights: Sequence[Sight]) -> Tensor:
+    """The teachers' mean visual tokens [B, channels], each scaled to length one, side by side."""
+    pooled = [sight.visual.float().mean(1) for sight in sights]
+    return torch.cat([one / one.norm(dim=1, keepdim=True) for one in pooled], dim=1)
 
 
 def _check_white_box(path: Path) -> None:

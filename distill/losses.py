@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +17,48 @@ from nanocap.student import Student
 from nanocap.student.decoder import Decoder
 
 LENGTH_PARTS = 4
+LEAST = 1e-5  # probability of all pieces that are not named, so that its logarithm exists
+
+
+class Teaching(Protocol):
+    """What white-box teachers make of a batch.
+
+    Attributes:
+        seen: [B, channels], one vector a photo.
+    """
+
+    @property
+    def seen(self) -> Tensor: ...
+
+    def divergence(
+        self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor
+    ) -> Tensor:
+        """Of the student's logits [counted, V] from the teachers' distribution: [counted], in nats.
+
+        Args:
+            part: the rows of the batch that these are.
+            tokens: [rows, T] of the part, shortened to its longest.
+            image: [rows], the photo of each row.
+            counted: [rows, T], where a piece is asked for.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What white-box teachers see in the photos of a batch, to learn their distributions from.
+    """What a step learns from teachers, and how much.
 
     Attributes:
-        sights: each teacher's decoder with its own visual tokens of the B photos.
-        share: of the loss that the divergence from their mean takes over from cross-entropy.
+        share: of the loss that the divergence from the teachers takes over from cross-entropy.
+        imitation: weight of the term that draws what the student sees in a photo towards what
+            the teachers see.
+        relation: weight of the term that does the same with how alike the photos of a batch look.
     """
 
-    sights: Sequence[tuple[Decoder, Tensor]]
+    teaching: Teaching
     share: float
+    imitation: float = 0.0
+    relation: float = 0.0
 
 
 class CaptionLoss(nn.Module):
@@ -59,7 +90,13 @@ class CaptionLoss(nn.Module):
         encoder = self.student.encoder
         visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
         decoder = self.student.decoder
-        return cross_entropy(decoder, visual, captions, smoothing, advantage, guidance)
+        total = cross_entropy(decoder, visual, captions, smoothing, advantage, guidance)
+        if guidance is not None and (guidance.imitation or guidance.relation):
+            ours, theirs = visual.float().mean(1), guidance.teaching.seen
+            looks = guidance.imitation * imitation(ours, theirs)
+            looks = looks + guidance.relation * relation(ours, theirs)
+            total = total + looks * target_count(captions)
+        return total
 
 
 def cross_entropy(
@@ -72,8 +109,6 @@ def cross_entropy(
 ) -> Tensor:
     """The sum that `CaptionLoss` gives, from visual tokens on."""
     ours = Reader(decoder, visual_BNC)
-    with torch.no_grad():
-        theirs = [Reader(*sight) for sight in guidance.sights] if guidance is not None else []
     total = visual_BNC.new_zeros((), dtype=torch.float32)
     for part in by_length(captions):
         tokens, targets, image = (
@@ -88,13 +123,17 @@ def cross_entropy(
         loss = F.cross_entropy(
             logits, targets[counted], label_smoothing=smoothing, reduction="none"
         )
-        if guidance is not None:
-            with torch.no_grad():
-                seen = [reader.logits(tokens, image, counted) for reader in theirs]
-            loss = (1 - guidance.share) * loss + guidance.share * divergence(logits, seen)
+        if guidance is not None and guidance.share:
+            apart = guidance.teaching.divergence(logits, part, tokens, image, counted)
+            loss = (1 - guidance.share) * loss + guidance.share * apart
         weight = advantage[part].unsqueeze(1).expand_as(counted)[counted]
         total = total + (loss * weight).sum()
     return total
+
+
+def mean_distribution(teachers: Sequence[Tensor]) -> Tensor:
+    """The mean of the teachers' distributions, [N, V], from the logits of each."""
+    return torch.stack([one.softmax(-1) for one in teachers]).mean(0)
 
 
 def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
@@ -109,8 +148,65 @@ def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     Returns:
         [N], in nats; zero where the student says what the teachers say on average.
     """
-    mean = torch.stack([one.softmax(-1) for one in teachers]).mean(0)
+    mean = mean_distribution(teachers)
     return F.kl_div(logits.log_softmax(-1), mean, reduction="none").sum(-1)
+
+
+def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Tensor:
+    """The same from the likeliest pieces of a distribution, with all others as one outcome.
+
+    Args:
+        logits: the student's, [N, V].
+        pieces: [N, K] of the vocabulary.
+        probabilities: theirs, which sum to at most one.
+    Returns:
+        [N], in nats: at most what the whole distribution would give, and zero where they agree.
+    """
+    ours = logits.log_softmax(-1).gather(1, pieces)
+    rest_ours = (1 - ours.exp().sum(-1)).clamp_min(LEAST)
+    rest = (1 - probabilities.sum(-1)).clamp_min(LEAST)
+    kept = F.kl_div(ours, probabilities, reduction="none").sum(-1)
+    return kept + rest * (rest.log() - rest_ours.log())
+
+
+def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """One minus the cosine of what student and teachers see, as a mean over photos.
+
+    Li et al., "Distilling large vision-language model with out-of-distribution generalizability"
+    (2023). Where the widths differ, the teachers' vectors are turned onto the student's width by
+    a fixed random map, which keeps angles roughly: nothing has to be learned beside the student.
+
+    Args:
+        ours: [B, width].
+        theirs: [B, channels].
+    """
+    if theirs.shape[1] != ours.shape[1]:
+        theirs = theirs @ _turn(theirs.shape[1], ours.shape[1]).to(theirs)
+    return (1 - F.cosine_similarity(ours, theirs, dim=1)).mean()
+
+
+def relation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared difference of the cosines between the photos of a batch.
+
+    Park et al., "Relational knowledge distillation" (2019); the relation structure of Li et al.
+    (2023). Means over the batch are taken off first, since what all photos share says nothing.
+
+    Args:
+        ours: [B, width].
+        theirs: [B, channels].
+    """
+    return (_likeness(ours) - _likeness(theirs)).square().mean()
+
+
+def _likeness(vectors: Tensor) -> Tensor:
+    centred = F.normalize(vectors - vectors.mean(0), dim=1)
+    return centred @ centred.T
+
+
+@lru_cache(maxsize=4)
+def _turn(channels: int, width: int) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(channels, width, generator=random) / width**0.5
 
 
 class Reader:

@@ -22,6 +22,7 @@ from nanocap.student.dimensions import PRESETS, Dimensions
 T = TypeVar("T")
 
 OF_ROW = "row"  # as the quality of a source: each row names its own
+FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
 AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 
@@ -57,6 +58,7 @@ class Data:
     root: str = "."  # folder that `shards`, `table` and `text` are relative to
     text: tuple[str, ...] = ()  # more caption text for the tokenizer: .jsonl or .jsonl.gz
     vocabulary: int = 4096
+    tokenizer: str = ""  # a finished student whose tokenizer is shared, beside the recipe
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Stage:
     ema: float = 0.999
     samples: int = 5  # self-critical: captions drawn for each photo
     distillation: float = 0.0  # supervised: share of the loss that the `teachers` give
+    imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
+    relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -95,7 +99,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     preset: str = "nano-s"
     seed: int = 0
-    imagenet: str = "efficientnet-lite0"  # package of the trunk's weights; "" starts from noise
+    imagenet: str = "efficientnet-lite0"  # packages or files of weights, as the trunk's parts
     start: str = ""  # a finished student to go on from instead, beside the recipe
     teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
@@ -194,12 +198,15 @@ def check(recipe: Recipe) -> None:
                 raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
         if stage.distillation > 1:
             raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
-        if stage.distillation and not recipe.teachers:
-            raise RecipeError(f"stages[{index}].distillation needs `teachers` to learn from")
-        if stage.distillation and stage.kind != "supervised":
-            raise RecipeError(f"stages[{index}].distillation is for supervised stages only")
+        for name in FROM_TEACHERS:
+            if getattr(stage, name) and not recipe.teachers:
+                raise RecipeError(f"stages[{index}].{name} needs `teachers` to learn from")
+            if getattr(stage, name) and stage.kind != "supervised":
+                raise RecipeError(f"stages[{index}].{name} is for supervised stages only")
     if recipe.start and recipe.teachers:
         raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
+    if recipe.data.tokenizer and (recipe.start or recipe.teachers):
+        raise RecipeError("`data.tokenizer` is for runs without `start` and `teachers`")
     if recipe.monitor and recipe.monitor not in names:
         raise RecipeError(f"monitor {recipe.monitor!r} is not the name of a source")
     if not recipe.data.sources or not recipe.stages:

@@ -21,10 +21,11 @@ from nanocap.distill.checkpoint import Position, load_checkpoint, read_position,
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.guides import Guides
 from nanocap.distill.journal import Journal
-from nanocap.distill.losses import CaptionLoss
+from nanocap.distill.lessons import Lessons
+from nanocap.distill.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.maps import Maps, Photos
 from nanocap.distill.monitor import Monitor
-from nanocap.distill.recipe import Recipe, Stage
+from nanocap.distill.recipe import FROM_TEACHERS, Recipe, Stage
 from nanocap.distill.stages import STAGES, Context
 from nanocap.distill.start import Start
 from nanocap.distill.tokenizer import LENGTH, QUALITY
@@ -44,6 +45,7 @@ class Run:
     cache: Path
     start: Start | None = None
     guides: Guides | None = None
+    beside: Path = Path()  # the recipe's folder: files of weights are named from there
 
     def finished(self, stage: int) -> Path:
         """The averaged weights that a stage ended with."""
@@ -59,7 +61,9 @@ class Run:
         start = self.start.digest if self.start is not None else ""
         stages = self.recipe.stages[: stage + 1]
         teachers = self.guides.digests if self.guides is not None else ()
-        of_files = replace(self.recipe, stages=stages, start=start, teachers=teachers)
+        shared = self.corpus.tokenizer.to_str() if self.recipe.data.tokenizer else ""
+        data = replace(self.recipe.data, tokenizer=shared)
+        of_files = replace(self.recipe, data=data, stages=stages, start=start, teachers=teachers)
         return of_files.fingerprint()
 
 
@@ -111,11 +115,8 @@ def _first_student(run: Run) -> Student:
         return run.start.student(recipe.dimensions())
     student = Student(recipe.dimensions())
     if recipe.imagenet:
-        state = imagenet.load(recipe.imagenet)
-        trunk = student.dimensions.trunk
-        if recipe.imagenet != f"efficientnet-{trunk}":
-            raise RecipeError(f"imagenet {recipe.imagenet!r} does not fit the trunk {trunk!r}")
-        student.encoder.trunk.load_imagenet(state)
+        trunk, name = student.encoder.trunk, student.dimensions.trunk
+        imagenet.load_into(trunk, name, recipe.imagenet, run.beside)
     return student
 
 
@@ -144,9 +145,12 @@ def _train_stage(
             )
         load_checkpoint(run.checkpoint, student, average, optimizer)
         first = position.step
-    guides = run.guides if stage.distillation else None
+    guides = run.guides if any(getattr(stage, name) for name in FROM_TEACHERS) else None
+    lessons: Lessons | None = None
     if guides is not None and feed.from_maps:
-        guides.check_maps(student)
+        with accelerator.main_process_first(), accelerator.autocast():
+            of_run = (stage.views, run.cache, run.recipe.seed, device)
+            lessons = Lessons(run.corpus, schedule, table, guides, *of_run)
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
     kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student))
     journal = Journal(run.out, index, first) if accelerator.is_main_process else None
@@ -167,7 +171,13 @@ def _train_stage(
             target = kind.target(step, photos, places, inputs, feed.from_maps)
             guidance = None
             if guides is not None:
-                guidance = guides.look(inputs, feed.from_maps, stage.distillation)
+                teaching: Teaching = (
+                    guides.watch(inputs)
+                    if lessons is None
+                    else lessons.look(step, photos, places, target.captions).to(device)
+                )
+                weights = (stage.distillation, stage.imitation, stage.relation)
+                guidance = Guidance(teaching, *weights)
             total = model(
                 inputs,
                 feed.from_maps,
@@ -266,7 +276,6 @@ def _metadata(run: Run) -> dict[str, str]:
         {"name": source.name, "licence": source.licence or "unknown"}
         for source in recipe.data.sources
     ]
-    weights = [recipe.imagenet] if recipe.imagenet else []
     before: dict[str, object] = {}
     if run.start is not None:
         before = {"start": run.start.training}
@@ -279,7 +288,7 @@ def _metadata(run: Run) -> dict[str, str]:
         "fingerprint": recipe.fingerprint(),
         "steps": {stage.name: stage.steps for stage in recipe.stages},
         "data": data,
-        "weights": [imagenet.PACKAGES[name].describe() for name in weights],
+        "weights": imagenet.describe(recipe.imagenet) if recipe.imagenet else [],
     }
     return {
         "tokenizer": run.corpus.tokenizer.to_str(),

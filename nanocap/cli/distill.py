@@ -66,10 +66,11 @@ def command(
     cache = cache if cache is not None else out / "cache"
     start = Start(recipe.parent / loaded.start) if loaded.start else None
     guides = Guides([recipe.parent / path for path in loaded.teachers]) if loaded.teachers else None
-    before = start or guides
+    shared = loaded.data.tokenizer
+    before = start or guides or (Start(recipe.parent / shared) if shared else None)
     with accelerator.main_process_first():
         corpus = prepare(loaded, root, cache, before.tokenizer if before is not None else "")
-    run = Run(loaded, corpus, out, cache, start, guides)
+    run = Run(loaded, corpus, out, cache, start, guides, recipe.parent)
     result = corpus.folder if prepare_only else train(run, accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))

@@ -10,7 +10,7 @@ from nanocap.student.dimensions import Dimensions
 from nanocap.student.layers import MLP, attention_weights, split_heads
 from nanocap.student.merging import apply_assignment
 from nanocap.student.reducers import make_reducer
-from nanocap.student.trunk import HEAD_CHANNELS, Trunk
+from nanocap.student.trunks import make_trunk
 
 
 class EncoderBlock(nn.Module):
@@ -62,9 +62,9 @@ class Encoder(nn.Module):
     def __init__(self, dimensions: Dimensions):
         super().__init__()
         self.dimensions = dimensions
-        self.trunk = Trunk(dimensions.trunk)
+        self.trunk = make_trunk(dimensions.trunk)
         self.from_middle = nn.Linear(self.trunk.middle_channels, dimensions.width)
-        self.from_top = nn.Linear(HEAD_CHANNELS, dimensions.width)
+        self.from_top = nn.Linear(self.trunk.top_channels, dimensions.width)
         self.positions = nn.Parameter(torch.zeros(1, dimensions.grid**2, dimensions.width))
         self.blocks = nn.ModuleList(EncoderBlock(dimensions, keep) for keep in dimensions.keep)
         self.norm = nn.LayerNorm(dimensions.width)
@@ -73,9 +73,10 @@ class Encoder(nn.Module):
         """Normalized pixels [B, 3, S, S] to visual tokens [B, visual_tokens, width]."""
         return self.from_map(self.trunk.lower(pixels_BCHW))
 
-    def from_map(self, middle_BCHW: Tensor) -> Tensor:
-        """The trunk's middle map (see `Trunk.lower`) to visual tokens."""
-        top = self.trunk.upper(middle_BCHW)
+    def from_map(self, lower_BCHW: Tensor) -> Tensor:
+        """What the trunk's `lower` gives to visual tokens."""
+        top = self.trunk.upper(lower_BCHW)
+        middle_BCHW = self.trunk.middle(lower_BCHW)
         top_BNC = self.from_top(top.flatten(2).transpose(1, 2))
         x = self.from_middle(middle_BCHW.flatten(2).transpose(1, 2))
         x = x + self._onto_grid(top_BNC) + self.positions

@@ -133,8 +133,13 @@ class Trunk(nn.Module):
                 inputs = outputs
             if index + 1 == MIDDLE_STAGES:
                 self.cut, self.middle_channels = len(blocks), outputs
+        self.lower_channels, self.top_channels = self.middle_channels, HEAD_CHANNELS
         self.blocks = nn.ModuleList(blocks)
         self.head = Convolution(inputs, HEAD_CHANNELS, 1)
+
+    def whole(self, pixels_BCHW: Tensor) -> Tensor:
+        """Normalized pixels [B, 3, S, S] to the last map [B, 1280, S/32, S/32]."""
+        return self.upper(self.lower(pixels_BCHW))
 
     def lower(self, pixels_BCHW: Tensor) -> Tensor:
         """Normalized pixels [B, 3, S, S] to the middle map [B, 112, S/16, S/16]."""
@@ -142,6 +147,10 @@ class Trunk(nn.Module):
         for block in self.blocks[: self.cut]:
             x = block(x)
         return x
+
+    def middle(self, lower_BCHW: Tensor) -> Tensor:
+        """The finer of the two maps that an encoder projects: what `lower` gives."""
+        return lower_BCHW
 
     def upper(self, middle_BCHW: Tensor) -> Tensor:
         """The middle map to the last map [B, 1280, S/32, S/32]."""
@@ -157,6 +166,10 @@ class Trunk(nn.Module):
     def lower_parameters(self) -> list[nn.Parameter]:
         """The parameters that `lower` uses."""
         return [*self.stem.parameters(), *self.blocks[: self.cut].parameters()]
+
+    def parts(self) -> list[Trunk]:
+        """The trunks that it is made of: itself."""
+        return [self]
 
     @torch.no_grad()
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
