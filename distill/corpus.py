@@ -26,8 +26,9 @@ from tokenizers import Tokenizer
 
 from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
-from nanocap.distill.recipe import OF_ROW, Data, Recipe, chosen
+from nanocap.distill.recipe import OF_ROW, Data, Recipe
 from nanocap.distill.sources import Example, read_source, set_aside
+from nanocap.distill.tables import chosen
 from nanocap.errors import DataError, ImageError
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller

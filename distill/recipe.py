@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
-import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from nanocap.distill.tables import build, chosen, read_toml
 from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.dimensions import PRESETS, Dimensions
-
-T = TypeVar("T")
 
 OF_ROW = "row"  # as the quality of a source: each row names its own
 FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
@@ -126,19 +121,6 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def chosen(value: Any) -> Any:
-    """A frozen record as plain data, without what is at its default."""
-    if isinstance(value, tuple):
-        return [chosen(one) for one in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    return {
-        f.name: chosen(getattr(value, f.name))
-        for f in dataclasses.fields(value)
-        if getattr(value, f.name) != f.default
-    }
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
@@ -152,20 +134,6 @@ def load_recipe(path: Path) -> Recipe:
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     return recipe
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a file.
-
-    Raises:
-        RecipeError: it cannot be read, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
 
 
 def check(recipe: Recipe) -> None:
@@ -211,43 +179,3 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(f"monitor {recipe.monitor!r} is not the name of a source")
     if not recipe.data.sources or not recipe.stages:
         raise RecipeError("a recipe needs at least one [[data.sources]] and one [[stages]]")
-
-
-def build(cls: type[T], table: object, where: str) -> T:
-    """A frozen dataclass from a TOML table, recursively, refusing what does not fit."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where or 'the recipe'} must be a table")
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
-            raise RecipeError(f"unknown key {key!r} in {where or 'the recipe'}{hint}")
-    values = {k: _convert(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in table.items()}
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in values:
-            raise RecipeError(f"{where or 'the recipe'} lacks the key {f.name!r}")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where} must be a list")
-        return tuple(
-            _convert(typing.get_args(hint)[0], v, f"{where}[{i}]") for i, v in enumerate(value)
-        )
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin is not None and not isinstance(hint, types.UnionType):
-        hint = origin
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise RecipeError(f"{where} must be of type {hint.__name__.lower()}, not {value!r}")
-    if hint in (int, float) and value < 0:
-        raise RecipeError(f"{where} must not be negative, but is {value}")
-    return value
