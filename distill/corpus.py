@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 
 from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
+from nanocap.distill.earlier import NOTHING, Earlier
 from nanocap.distill.recipe import OF_ROW, Data, Recipe
 from nanocap.distill.sources import Example, read_source, set_aside
 from nanocap.distill.tables import chosen
@@ -90,7 +91,13 @@ class Corpus:
         return [[next(ids) for _ in row.captions] for row in self.rows]
 
 
-def prepare(recipe: Recipe, root: Path, cache: Path, tokenizer: str = "") -> Corpus:
+def prepare(
+    recipe: Recipe,
+    root: Path,
+    cache: Path,
+    tokenizer: str = "",
+    before: Earlier = NOTHING,
+) -> Corpus:
     """The corpus of a recipe below `cache`: opened if it is there, else built, whole or not at all.
 
     Where `root` is not there, as on a machine that a prepared folder was copied to, the one corpus
@@ -98,10 +105,11 @@ def prepare(recipe: Recipe, root: Path, cache: Path, tokenizer: str = "") -> Cor
 
     Args:
         tokenizer: text of a `tokenizer.json` to encode with, instead of training one.
+        before: earlier runs of a chain, which have made shards that the recipe mentions.
     Raises:
         DataError: a source cannot be read.
     """
-    of_sources = _fingerprint(recipe.data, tokenizer)
+    of_sources = _fingerprint(recipe.data, tokenizer, before)
     of_root = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:6]
     folder = cache / f"corpus-{of_sources}-{of_root}"
     copies = [] if root.exists() else sorted(cache.glob(f"corpus-{of_sources}-*"))
@@ -111,7 +119,7 @@ def prepare(recipe: Recipe, root: Path, cache: Path, tokenizer: str = "") -> Cor
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        captions = _write_photos(recipe.data, root, partial)
+        captions = _write_photos(recipe.data, root, partial, before)
         given = Tokenizer.from_str(tokenizer) if tokenizer else None
         ours = given or _train(recipe.data, captions, root)
         ours.save(str(partial / "tokenizer.json"))
@@ -130,16 +138,17 @@ def _train(data: Data, captions: list[str], root: Path) -> Tokenizer:
     return tokenizer
 
 
-def _fingerprint(data: Data, tokenizer: str) -> str:
+def _fingerprint(data: Data, tokenizer: str, before: Earlier) -> str:
     sources = [
         {k: v for k, v in chosen(source).items() if k not in NOT_PREPARED or v == OF_ROW}
         for source in data.sources
     ]
-    text = json.dumps([sources, data.text, data.vocabulary, tokenizer])
+    made = [digest for source in data.sources if (digest := before.digest(source.shards))]
+    text = json.dumps([sources, data.text, data.vocabulary, tokenizer, *made])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
+def _write_photos(data: Data, root: Path, folder: Path, before: Earlier) -> list[str]:
     captions: list[str] = []
     offset = 0
     with (
@@ -148,6 +157,7 @@ def _write_photos(data: Data, root: Path, folder: Path) -> list[str]:
     ):
         for source in data.sources:
             rows, unreadable = [], 0
+            source = dataclasses.replace(source, shards=before.located(source.shards))
             with click.progressbar(  # the number of examples is known only at the end
                 read_source(source, root), label=f"reading {source.name}", file=sys.stderr
             ) as examples:

@@ -17,6 +17,7 @@ from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.dimensions import PRESETS, Dimensions
 
 OF_ROW = "row"  # as the quality of a source: each row names its own
+NAME = re.compile("[a-z0-9][a-z0-9-]*")  # of a folder
 FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
 AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
@@ -86,6 +87,23 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What has to be there before a run: another run (`recipe`), or labels (`teachers`).
+
+    It is made below the run's folder. `before:NAME` in a recipe's paths is the student that it
+    gave, `before:NAME/...` a file of it.
+    """
+
+    name: str
+    recipe: str = ""  # of another run, beside this one
+    teachers: tuple[str, ...] = ()  # `KIND:REST` each, that label photos
+    images: tuple[str, ...] = ()  # globs of shards to label, relative to `data.root`
+    captions: int = 5  # at most so many that a photo keeps
+    original: str = "captions"  # keys of the text that a photo came with
+    adapt: str = ""  # a student: what it does not see is left out
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run."""
 
@@ -99,6 +117,7 @@ class Recipe:
     teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
     student: Mapping[str, Any] = field(default_factory=dict)  # Dimensions that differ
+    before: tuple[Before, ...] = ()  # in this order
 
     def dimensions(self) -> Dimensions:
         """The student's dimensions: the preset, the vocabulary, what `[student]` changes."""
@@ -110,14 +129,18 @@ class Recipe:
         except NanocapError as error:
             raise RecipeError(f"[student]: {error}") from error
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, before: tuple[str, ...] = ()) -> str:
         """Hash of all that decides the run's numbers.
+
+        Args:
+            before: digests of what earlier runs have made, however they were made.
 
         Only of what differs from the defaults, so that a key that a later version adds leaves the
         runs of an earlier one valid; and not of where the photos lie.
         """
-        elsewhere = dataclasses.replace(self, data=dataclasses.replace(self.data, root="."))
-        text = json.dumps(chosen(elsewhere), sort_keys=True, default=str)
+        data = dataclasses.replace(self.data, root=".")
+        elsewhere = dataclasses.replace(self, data=data, before=())
+        text = json.dumps(chosen(elsewhere), sort_keys=True, default=str) + "".join(before)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -143,6 +166,17 @@ def check(recipe: Recipe) -> None:
         RecipeError: they do not.
     """
     recipe.dimensions()
+    for place, needed in enumerate(recipe.before):
+        if bool(needed.recipe) == bool(needed.teachers):
+            raise RecipeError(f"before[{place}] needs exactly one of recipe, teachers")
+        if bool(needed.teachers) != bool(needed.images):
+            raise RecipeError(f"before[{place}]: `images` are what `teachers` label")
+        if not NAME.fullmatch(needed.name) or needed.name in {
+            other.name for other in recipe.before[:place]
+        }:
+            raise RecipeError(
+                f"before[{place}]: the name {needed.name!r} must be its own, of a-z, 0-9, '-'"
+            )
     names = [source.name for source in recipe.data.sources]
     for source in recipe.data.sources:
         if sum(map(bool, (source.shards, source.table, source.hub))) != 1:

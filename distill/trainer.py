@@ -46,6 +46,7 @@ class Run:
     start: Start | None = None
     guides: Guides | None = None
     beside: Path = Path()  # the recipe's folder: files of weights are named from there
+    before: tuple[str, ...] = ()  # digests of what earlier runs of a chain have made
 
     def finished(self, stage: int) -> Path:
         """The averaged weights that a stage ended with."""
@@ -64,7 +65,7 @@ class Run:
         shared = self.corpus.tokenizer.to_str() if self.recipe.data.tokenizer else ""
         data = replace(self.recipe.data, tokenizer=shared)
         of_files = replace(self.recipe, data=data, stages=stages, start=start, teachers=teachers)
-        return of_files.fingerprint()
+        return of_files.fingerprint(self.before)
 
 
 def train(run: Run, accelerator: Accelerator) -> Path:
@@ -91,10 +92,18 @@ def train(run: Run, accelerator: Accelerator) -> Path:
         _train_stage(run, accelerator, student, table, index)
         accelerator.wait_for_everyone()
         student, _ = Student.load(path)
-    final = run.out / "student.safetensors"
-    if accelerator.is_main_process:
-        student.save(final, _metadata(run))
+    final, metadata = run.out / "student.safetensors", _metadata(run)
+    # a finished student is left alone, to the byte: others may have been made from it
+    if accelerator.is_main_process and not _saved(final, metadata):
+        student.save(final, metadata)
     return final
+
+
+def _saved(path: Path, metadata: dict[str, str]) -> bool:
+    if not path.exists():
+        return False
+    _, theirs = Student.load(path)
+    return metadata.items() <= theirs.items()
 
 
 def _check(stage: Stage) -> None:
@@ -285,7 +294,7 @@ def _metadata(run: Run) -> dict[str, str]:
         **before,
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "fingerprint": recipe.fingerprint(),
+        "fingerprint": run.fingerprint(len(recipe.stages) - 1),
         "steps": {stage.name: stage.steps for stage in recipe.stages},
         "data": data,
         "weights": imagenet.describe(recipe.imagenet) if recipe.imagenet else [],

@@ -139,14 +139,18 @@ def write_manifest(out: Path, summaries: Sequence[Mapping[str, Any] | None]) -> 
 
 
 def _identity(name: str) -> dict[str, str]:
-    """A teacher's name, and the digests of the files that are named in it."""
-    found = {"name": name}
+    """A teacher's name without folders, and the digests of the files that are named in it.
+
+    Where they lie decides nothing: a run's folder may move together with its labels.
+    """
+    parts, found = [], {}
     for part in name.split(","):
         path = Path(part.removeprefix("file:"))
+        parts.append(path.name if path.is_file() else part)
         if path.is_file():
             with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+                found[f"{len(parts)} {path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": ",".join(parts), **found}
 
 
 def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

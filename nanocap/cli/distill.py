@@ -41,6 +41,9 @@ def command(
 ) -> None:
     """Train a student as RECIPE says; the result is OUT/student.safetensors.
 
+    What a recipe needs first (other runs, labels by their students: its [[before]]) is made first,
+    below OUT/before.
+
     Kill it at any moment and run the same command again: it goes on from its last checkpoint, with
     the losses of a run that was never interrupted. OUT/metrics.jsonl and OUT/curves.png show how it
     goes.
@@ -48,29 +51,17 @@ def command(
     \b
     Examples:
       nanocap distill distill/recipes/nano-s.toml --out runs/nano-s
+      nanocap distill distill/recipes/default.toml --out runs/default   # and all before it
       nanocap distill my.toml --out runs/mine --data /mnt/photos
       accelerate launch -m nanocap.cli distill my.toml --out runs/mine   # several devices
     """
     from accelerate import Accelerator
 
-    from nanocap.distill.corpus import prepare
+    from nanocap.distill.chain import Chain
     from nanocap.distill.devices import mixed_precision
-    from nanocap.distill.guides import Guides
-    from nanocap.distill.recipe import load_recipe
-    from nanocap.distill.start import Start
-    from nanocap.distill.trainer import Run, train
 
-    loaded = load_recipe(recipe)
     accelerator = Accelerator(mixed_precision=mixed_precision(precision))
-    root = data if data is not None else recipe.parent / loaded.data.root
-    cache = cache if cache is not None else out / "cache"
-    start = Start(recipe.parent / loaded.start) if loaded.start else None
-    guides = Guides([recipe.parent / path for path in loaded.teachers]) if loaded.teachers else None
-    shared = loaded.data.tokenizer
-    before = start or guides or (Start(recipe.parent / shared) if shared else None)
-    with accelerator.main_process_first():
-        corpus = prepare(loaded, root, cache, before.tokenizer if before is not None else "")
-    run = Run(loaded, corpus, out, cache, start, guides, recipe.parent)
-    result = corpus.folder if prepare_only else train(run, accelerator)
+    chain = Chain(recipe, out, cache if cache is not None else out / "cache", data)
+    result = chain.prepare(accelerator).folder if prepare_only else chain.make(accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))

@@ -1,0 +1,142 @@
+"""A recipe together with all that it needs before it: one command from photos to the student."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from accelerate import Accelerator
+
+from nanocap.distill.corpus import Corpus, prepare
+from nanocap.distill.earlier import Earlier, mentioned
+from nanocap.distill.guides import Guides
+from nanocap.distill.labelling import Options, label
+from nanocap.distill.labelling.order import Order
+from nanocap.distill.recipe import Before, Recipe, load_recipe
+from nanocap.distill.start import Start
+from nanocap.distill.trainer import Run, train
+from nanocap.errors import DataError, RecipeError
+
+FOLDER = "before"  # below the run's own
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A run and the runs before it.
+
+    Attributes:
+        data: folder that shards are relative to, instead of each recipe's own root.
+        cache: of prepared photos and maps, one for all runs.
+    """
+
+    recipe: Path
+    out: Path
+    cache: Path
+    data: Path | None = None
+
+    def make(self, accelerator: Accelerator) -> Path:
+        """Do all that is not done yet, in order; returns the path of the finished student.
+
+        Raises:
+            RecipeError: a recipe is wrong, names itself before itself, or mentions what is not
+                there.
+            NanocapError: as training and labelling do.
+        """
+        recipe = self._load(())
+        return train(self.run(recipe, self.corpus(recipe, accelerator)), accelerator)
+
+    def prepare(self, accelerator: Accelerator) -> Corpus:
+        """Do all that comes before, and prepare the photos."""
+        return self.corpus(self._load(()), accelerator)
+
+    def corpus(self, recipe: Recipe, accelerator: Accelerator) -> Corpus:
+        """The photos of the recipe, once everything before it has been made."""
+        for needed in recipe.before:
+            if needed.recipe:
+                self._earlier(needed).make(accelerator)
+                continue
+            if accelerator.is_main_process:
+                self._label(recipe, needed)
+            accelerator.wait_for_everyone()
+        with accelerator.main_process_first():
+            tokenizer = self._tokenizer(recipe)
+            return prepare(recipe, self._root(recipe), self.cache, tokenizer, self._before)
+
+    def run(self, recipe: Recipe, corpus: Corpus) -> Run:
+        """The run itself, its files found."""
+        start = Start(self._file(recipe.start)) if recipe.start else None
+        guides = Guides([self._file(name) for name in recipe.teachers]) if recipe.teachers else None
+        before = tuple(self._before.digest(f"before:{needed.name}") for needed in recipe.before)
+        beside = self.recipe.parent
+        return Run(recipe, corpus, self.out, self.cache, start, guides, beside, before)
+
+    def _load(self, outer: tuple[Path, ...]) -> Recipe:
+        """The recipe, and those before it checked as well: now rather than hours later."""
+        path = self.recipe.resolve()
+        if path in outer:
+            raise RecipeError(f"{self.recipe}: comes before itself")
+        recipe = load_recipe(self.recipe)
+        for needed in recipe.before:
+            if needed.recipe:
+                self._earlier(needed)._load((*outer, path))
+        names = {needed.name for needed in recipe.before}
+        for name in (name for text in _texts(recipe) for name in mentioned(text)):
+            if name in names:
+                continue
+            known = ", ".join(sorted(names)) or "nothing"
+            raise RecipeError(f"{self.recipe}: before:{name} is not made here; made is {known}")
+        return recipe
+
+    def _earlier(self, needed: Before) -> Chain:
+        out = self.out / FOLDER / needed.name
+        return Chain(self.recipe.parent / needed.recipe, out, self.cache, self.data)
+
+    def _root(self, recipe: Recipe) -> Path:
+        return self.data if self.data is not None else self.recipe.parent / recipe.data.root
+
+    @property
+    def _before(self) -> Earlier:
+        return Earlier(self.out / FOLDER)
+
+    def _file(self, text: str) -> Path:
+        return self.recipe.parent / self._before.located(text)
+
+    def _tokenizer(self, recipe: Recipe) -> str:
+        if recipe.teachers:
+            return Guides([self._file(name) for name in recipe.teachers]).tokenizer
+        shared = recipe.start or recipe.data.tokenizer
+        return Start(self._file(shared)).tokenizer if shared else ""
+
+    def _label(self, recipe: Recipe, needed: Before) -> None:
+        root, located = self._root(recipe), self._before.located
+        order = Order(
+            teachers=tuple(map(located, needed.teachers)),
+            images=tuple(str(root / located(one)) for one in needed.images),
+            out=self.out / FOLDER / needed.name,
+            options=Options(captions=needed.captions, original=needed.original),
+            adapt=self._file(needed.adapt) if needed.adapt else None,
+        )
+        photos = order.photos()
+        text = f"labelling {needed.name}"
+        with click.progressbar(length=len(photos), label=text, file=sys.stderr) as bar:
+            asked = (
+                order.options,
+                order.evidence(photos),
+                order.identity(),
+                bar.update,
+                bar.update,
+            )
+            labelled = label(order.load_teachers(), photos, order.out, *asked)
+        if not labelled.manifest["rows"]:
+            raise DataError(f"{order.out}: no photo could be labelled")
+
+
+def _texts(recipe: Recipe) -> list[str]:
+    """Wherever a recipe may mention what was made before it."""
+    of_labels: list[str] = []
+    for needed in recipe.before:
+        of_labels += [*needed.teachers, *needed.images, needed.adapt]
+    shards = [source.shards for source in recipe.data.sources]
+    return [*of_labels, *shards, *recipe.teachers, recipe.start, recipe.data.tokenizer]
