@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from nanocap.distill.guides import Guides
 from nanocap.distill.labelling import Options, label
 from nanocap.distill.labelling.order import Order
 from nanocap.distill.recipe import Before, Recipe, load_recipe
+from nanocap.distill.run import Run
+from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.start import Start
-from nanocap.distill.trainer import Run, train
+from nanocap.distill.trainer import train
 from nanocap.errors import DataError, RecipeError
 
 FOLDER = "before"  # below the run's own
@@ -68,9 +71,14 @@ class Chain:
         """The run itself, its files found."""
         start = Start(self._file(recipe.start)) if recipe.start else None
         guides = Guides([self._file(name) for name in recipe.teachers]) if recipe.teachers else None
-        before = tuple(self._before.digest(f"before:{needed.name}") for needed in recipe.before)
+        scorer = ImageTextScorer.load(self._file(recipe.scorer)) if recipe.scorer else None
+        before = [self._before.digest(f"before:{needed.name}") for needed in recipe.before]
+        if recipe.scorer:
+            before.append(hashlib.sha256(self._file(recipe.scorer).read_bytes()).hexdigest())
         beside = self.recipe.parent
-        return Run(recipe, corpus, self.out, self.cache, start, guides, beside, before)
+        return Run(
+            recipe, corpus, self.out, self.cache, start, guides, scorer, beside, tuple(before)
+        )
 
     def _load(self, outer: tuple[Path, ...]) -> Recipe:
         """The recipe, and those before it checked as well: now rather than hours later."""
@@ -139,4 +147,11 @@ def _texts(recipe: Recipe) -> list[str]:
     for needed in recipe.before:
         of_labels += [*needed.teachers, *needed.images, needed.adapt]
     shards = [source.shards for source in recipe.data.sources]
-    return [*of_labels, *shards, *recipe.teachers, recipe.start, recipe.data.tokenizer]
+    return [
+        *of_labels,
+        *shards,
+        *recipe.teachers,
+        recipe.start,
+        recipe.scorer,
+        recipe.data.tokenizer,
+    ]

@@ -16,6 +16,7 @@ from nanocap.distill.corpus import Corpus
 from nanocap.distill.losses import cross_entropy, target_count
 from nanocap.distill.maps import normalize
 from nanocap.distill.rollout import PROMPT, roll_out, to_texts
+from nanocap.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 
 MONITORED = 200  # photos at most that are captioned when a stage looks at itself
@@ -38,10 +39,15 @@ class Monitor:
         self.written = [[[*PROMPT, *caption] for caption in ids[row]] for row in self.rows]
 
     @torch.no_grad()
-    def look(self, average: dict[str, Tensor]) -> dict[str, float]:
+    def look(self, average: dict[str, Tensor], facts: bool = False) -> dict[str, float]:
         """CIDEr (times 100, as the field prints it), the share of distinct captions, the loss.
 
         The loss is plain cross-entropy a piece, on all captions that people wrote.
+
+        Args:
+            facts: also `faithful`, the share of the captions' objects that people name.
+        Raises:
+            MissingExtraError: facts need `nanocap[eval]`.
         """
         if not self.rows:
             return {}
@@ -66,8 +72,13 @@ class Monitor:
         scores = map(self.cider.score, texts, self.references)
         cider = 100 * sum(scores) / len(texts)
         distinct = len(set(texts)) / len(texts)
-        return {
+        looked = {
             "cider": round(cider, 2),
             "distinct": round(distinct, 3),
             "aside_loss": round(loss / pieces, 4),
         }
+        if facts:
+            counts = map(fact_counts, texts, self.references)
+            objects = sum(counts, PhotoCounts()).objects
+            looked["faithful"] = round(objects.rates().precision, 4)
+        return looked

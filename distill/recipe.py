@@ -78,6 +78,8 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.999
     samples: int = 5  # self-critical: captions drawn for each photo
+    retrieval: float = 0.0  # self-critical: weight of being found by the `scorer`
+    floor: float = 0.0  # share of objects that must be there; below it the stage stops
     distillation: float = 0.0  # supervised: share of the loss that the `teachers` give
     imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
     relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
@@ -115,6 +117,7 @@ class Recipe:
     imagenet: str = "efficientnet-lite0"  # packages or files of weights, as the trunk's parts
     start: str = ""  # a finished student to go on from instead, beside the recipe
     teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
+    scorer: str = ""  # a finished scorer, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
     student: Mapping[str, Any] = field(default_factory=dict)  # Dimensions that differ
     before: tuple[Before, ...] = ()  # in this order
@@ -205,6 +208,19 @@ def check(recipe: Recipe) -> None:
                 raise RecipeError(f"stages[{index}].{name} needs `teachers` to learn from")
             if getattr(stage, name) and stage.kind != "supervised":
                 raise RecipeError(f"stages[{index}].{name} is for supervised stages only")
+        if stage.retrieval and (stage.kind != "self-critical" or not recipe.scorer):
+            raise RecipeError(
+                f"stages[{index}].retrieval is for self-critical stages, and needs a `scorer`"
+            )
+        if stage.retrieval and not stage.floor:
+            raise RecipeError(
+                f"stages[{index}].retrieval needs a `floor`, such as 0.55: rewarded for being found"
+                " alone, captions soon name what is not there"
+            )
+        if stage.floor > 1:
+            raise RecipeError(f"stages[{index}].floor is a share: at most 1")
+        if stage.floor and not (recipe.monitor and stage.evaluate):
+            raise RecipeError(f"stages[{index}].floor needs `monitor` and `evaluate`")
     if recipe.start and recipe.teachers:
         raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
     if recipe.data.tokenizer and (recipe.start or recipe.teachers):

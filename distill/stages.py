@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nanocap.distill.batches import Captions, CaptionTable, Schedule, pack
-from nanocap.distill.cider import Cider
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.losses import target_count
 from nanocap.distill.recipe import Stage
+from nanocap.distill.rewards import CiderReward, RetrievalReward, Reward
 from nanocap.distill.rollout import roll_out, to_texts
+from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.tokenizer import LENGTH, QUALITY
 from nanocap.student import Student
 
@@ -42,6 +44,7 @@ class Context:
     table: CaptionTable
     schedule: Schedule
     student: Student
+    scorer: ImageTextScorer | None = None
 
 
 class StageKind(Protocol):
@@ -76,12 +79,17 @@ class SelfCritical:
 
     Rennie et al., "Self-critical sequence training" (2017), with the baseline of Luo, "A better
     variant of self-critical sequence training" (2020). A share of cross-entropy stays in, because
-    without it the captions become few and generic.
+    without it the captions become few and generic. Where the stage gives retrieval a weight, that
+    reward is added.
     """
 
     def __init__(self, context: Context):
         self.context = context
-        self.cider = Cider([row.captions for row in context.corpus.rows if not row.aside])
+        self.rewards: list[tuple[Reward, float]] = [(CiderReward(context.corpus), 1.0)]
+        if context.stage.retrieval:
+            assert context.scorer is not None
+            found = RetrievalReward(context.corpus, context.scorer)
+            self.rewards.append((found, context.stage.retrieval))
 
     def target(
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
@@ -92,9 +100,14 @@ class SelfCritical:
         rewarded = [i for i, photo in enumerate(photos) if context.table.quality[photo] == best]
         samples = self._samples(inputs[rewarded], maps) if rewarded else []
         texts = to_texts(context.corpus.tokenizer, samples)
-        references = [context.corpus.rows[photos[i]].captions for i in rewarded]
-        scores = [self.cider.score(text, references[i // count]) for i, text in enumerate(texts)]
-        rewards = torch.tensor(scores).reshape(-1, count)
+        about = [photos[rewarded[i // count]] for i in range(len(texts))]
+        scores = np.zeros(len(texts))
+        metrics: dict[str, float] = {}
+        for reward, weight in self.rewards if texts else ():
+            found = reward.score(texts, about)
+            metrics[reward.name] = float(found.mean())
+            scores += weight * found
+        rewards = torch.from_numpy(scores).float().reshape(-1, count)
         others = (rewards.sum(1, keepdim=True) - rewards) / max(1, count - 1)
         advantage = (rewards - others).flatten()
         drawn = [[best, LENGTH["any"], *row] for row in samples]
@@ -103,9 +116,10 @@ class SelfCritical:
         sampled = target_count(pack(drawn, image)) if drawn else target_count(written)
         share = context.stage.cross_entropy * sampled / max(1, target_count(written))
         both = pack(drawn + _rows(written), [*image, *written.image.tolist()])
-        weight = torch.cat([advantage, torch.full((len(written.image),), share)])
-        metrics = {"reward": float(rewards.mean()), "words": _mean_words(texts)} if drawn else {}
-        return Target(both, weight, 0.0, sampled, metrics)
+        weights = torch.cat([advantage, torch.full((len(written.image),), share)])
+        if drawn:
+            metrics["words"] = _mean_words(texts)
+        return Target(both, weights, 0.0, sampled, metrics)
 
     @torch.no_grad()
     def _samples(self, inputs: Tensor, maps: bool) -> list[list[int]]:

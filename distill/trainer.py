@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -18,54 +16,19 @@ from torch import Tensor, nn
 from nanocap.distill import imagenet
 from nanocap.distill.batches import CaptionTable, Schedule
 from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
-from nanocap.distill.corpus import Corpus
-from nanocap.distill.guides import Guides
+from nanocap.distill.floor import Floor
 from nanocap.distill.journal import Journal
 from nanocap.distill.lessons import Lessons
 from nanocap.distill.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.maps import Maps, Photos
 from nanocap.distill.monitor import Monitor
-from nanocap.distill.recipe import FROM_TEACHERS, Recipe, Stage
+from nanocap.distill.recipe import FROM_TEACHERS, Stage
+from nanocap.distill.run import Run
 from nanocap.distill.stages import STAGES, Context
-from nanocap.distill.start import Start
-from nanocap.distill.tokenizer import LENGTH, QUALITY
 from nanocap.errors import RecipeError
 from nanocap.student import Student
 
 GROUPS = ("decoder", "encoder", "upper", "lower")  # of parameters
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder and what it is made from."""
-
-    recipe: Recipe
-    corpus: Corpus
-    out: Path
-    cache: Path
-    start: Start | None = None
-    guides: Guides | None = None
-    beside: Path = Path()  # the recipe's folder: files of weights are named from there
-    before: tuple[str, ...] = ()  # digests of what earlier runs of a chain have made
-
-    def finished(self, stage: int) -> Path:
-        """The averaged weights that a stage ended with."""
-        return self.out / f"stage-{stage}-{self.recipe.stages[stage].name}.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The stage that is under way."""
-        return self.out / "checkpoint.safetensors"
-
-    def fingerprint(self, stage: int) -> str:
-        """Hash of all that decides the numbers up to this stage: later stages may still change."""
-        start = self.start.digest if self.start is not None else ""
-        stages = self.recipe.stages[: stage + 1]
-        teachers = self.guides.digests if self.guides is not None else ()
-        shared = self.corpus.tokenizer.to_str() if self.recipe.data.tokenizer else ""
-        data = replace(self.recipe.data, tokenizer=shared)
-        of_files = replace(self.recipe, data=data, stages=stages, start=start, teachers=teachers)
-        return of_files.fingerprint(self.before)
 
 
 def train(run: Run, accelerator: Accelerator) -> Path:
@@ -92,7 +55,7 @@ def train(run: Run, accelerator: Accelerator) -> Path:
         _train_stage(run, accelerator, student, table, index)
         accelerator.wait_for_everyone()
         student, _ = Student.load(path)
-    final, metadata = run.out / "student.safetensors", _metadata(run)
+    final, metadata = run.out / "student.safetensors", run.metadata()
     # a finished student is left alone, to the byte: others may have been made from it
     if accelerator.is_main_process and not _saved(final, metadata):
         student.save(final, metadata)
@@ -161,9 +124,12 @@ def _train_stage(
             of_run = (stage.views, run.cache, run.recipe.seed, device)
             lessons = Lessons(run.corpus, schedule, table, guides, *of_run)
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
-    kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student))
+    kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student, run.scorer))
     journal = Journal(run.out, index, first) if accelerator.is_main_process else None
     monitor = Monitor(run.corpus, run.recipe.monitor, student.dimensions)
+    floor = Floor(stage.floor, run.faithful) if stage.floor else None
+    if floor is not None and first == 0 and journal is not None:
+        floor.holds(monitor.look(average, facts=True)["faithful"], average)
     rank, world = accelerator.process_index, accelerator.num_processes
     for step in _progress(stage, first, accelerator.is_main_process):
         began = time.perf_counter()
@@ -205,19 +171,27 @@ def _train_stage(
         shown = float(accelerator.reduce(loss.detach(), "mean"))
         done = step + 1
         metrics = {"loss": shown, **target.metrics}
+        looks = bool(stage.evaluate) and (done % stage.evaluate == 0 or done == stage.steps)
+        fallen = False
         if journal is not None:
-            if stage.evaluate and (done % stage.evaluate == 0 or done == stage.steps):
-                metrics |= monitor.look(average)
+            if looks:
+                metrics |= monitor.look(average, facts=floor is not None)
+                fallen = floor is not None and not floor.holds(metrics["faithful"], average)
             seconds = round(time.perf_counter() - began, 3)
             journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
             if done % stage.checkpoint == 0 and done < stage.steps:
                 here = Position(index, done, run.fingerprint(index))
                 save_checkpoint(run.checkpoint, here, student, average, optimizer.optimizer)
                 journal.draw()
+        if floor is not None and looks and accelerator.reduce(torch.tensor(float(fallen)), "sum"):
+            break
     if journal is not None:
+        if floor is not None:
+            floor.restore(average)
         student.load_state_dict(average)
         student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
         run.checkpoint.unlink(missing_ok=True)
+        run.faithful.unlink(missing_ok=True)
         journal.draw()
 
 
@@ -276,31 +250,3 @@ def _progress(stage: Stage, first: int, shown: bool) -> Iterator[int]:
     label = f"training {stage.name}"
     with click.progressbar(steps, label=label, file=sys.stderr, show_pos=True) as bar:
         yield from bar
-
-
-def _metadata(run: Run) -> dict[str, str]:
-    """What a converter needs beside the weights."""
-    recipe = run.recipe
-    data = [
-        {"name": source.name, "licence": source.licence or "unknown"}
-        for source in recipe.data.sources
-    ]
-    before: dict[str, object] = {}
-    if run.start is not None:
-        before = {"start": run.start.training}
-    if run.guides is not None:
-        before["teachers"] = run.guides.training
-    training = {
-        **before,
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "fingerprint": run.fingerprint(len(recipe.stages) - 1),
-        "steps": {stage.name: stage.steps for stage in recipe.stages},
-        "data": data,
-        "weights": imagenet.describe(recipe.imagenet) if recipe.imagenet else [],
-    }
-    return {
-        "tokenizer": run.corpus.tokenizer.to_str(),
-        "controls": json.dumps({"quality": QUALITY, "length": LENGTH}),
-        "training": json.dumps(training),
-    }

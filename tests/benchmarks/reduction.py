@@ -34,8 +34,9 @@ from accelerate import Accelerator
 from nanocap.distill.corpus import Corpus, prepare
 from nanocap.distill.devices import mixed_precision
 from nanocap.distill.recipe import Recipe, Stage, load_recipe
+from nanocap.distill.run import Run
 from nanocap.distill.start import Start
-from nanocap.distill.trainer import Run, train
+from nanocap.distill.trainer import train
 from nanocap.student import Student
 from nanocap.student.reducers import REDUCERS
 

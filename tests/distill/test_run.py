@@ -25,7 +25,7 @@ from nanocap.cli import group
 from nanocap.distill.checkpoint import Position, save_checkpoint
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.recipe import Recipe, load_recipe
-from nanocap.distill.trainer import Run
+from nanocap.distill.run import Run
 from nanocap.student import Student
 
 STEPS = 9 + 6 + 6  # of the recipe's three stages

@@ -17,7 +17,8 @@ from nanocap.distill.maps import normalize
 from nanocap.distill.monitor import Monitor
 from nanocap.distill.recipe import Recipe, Stage
 from nanocap.distill.rollout import roll_out, to_texts
-from nanocap.distill.trainer import Run, _average, _groups, learning_rate, train
+from nanocap.distill.run import Run
+from nanocap.distill.trainer import _average, _groups, learning_rate, train
 from nanocap.errors import RecipeError
 from nanocap.student import Student
 
