@@ -49,11 +49,9 @@ class Guides:
         """SHA-256 of each file."""
         return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths)
 
-    def feeds(
-        self, corpus: Corpus, schedule: Schedule, views: int, cache: Path, seed: int
-    ) -> list[Maps]:
+    def feeds(self, corpus: Corpus, schedule: Schedule, views: int, cache: Path) -> list[Maps]:
         """Cached maps of each teacher's own trunk; files are shared where the trunks are equal."""
-        return [Maps(corpus, schedule, student, views, cache, seed) for student in self.students]
+        return [Maps(corpus, schedule, student, views, cache) for student in self.students]
 
     @torch.no_grad()
     def look(self, inputs: Sequence[Tensor], from_maps: bool) -> list[Sight]:

@@ -26,7 +26,7 @@ from nanocap.distill.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.guides import Guides, seen
 from nanocap.distill.losses import Reader, by_length, mean_distribution, top_divergence
-from nanocap.distill.maps import Maps
+from nanocap.distill.maps import SEED, Maps
 from nanocap.distill.tokenizer import PAD, PREFIX
 
 TOP = 16  # pieces kept of each distribution
@@ -76,18 +76,17 @@ class Lessons:
         guides: Guides,
         views: int,
         cache: Path,
-        seed: int,
         device: torch.device,
     ):
         self._table, self._device = table, device
-        feeds = guides.feeds(corpus, schedule, views, cache, seed)
+        feeds = guides.feeds(corpus, schedule, views, cache)
         self._views = feeds[0]
         self._starts: dict[int, list[int]] = {}  # of each photo's rows, in its source's files
         self._seats: dict[int, tuple[str, int]] = {}
         self._files: dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.float16]]] = {}
         for source in dict.fromkeys(row.source for row in corpus.rows):
             photos = [i for i in corpus.training() if corpus.rows[i].source == source]
-            digest = hashlib.sha256("/".join([*guides.digests, str(seed)]).encode())
+            digest = hashlib.sha256(f"{SEED}/{guides.digests}".encode())
             end = 0
             for seat, photo in enumerate(photos):
                 rows = table.both(photo)

@@ -23,6 +23,7 @@ from nanocap.distill.corpus import Corpus
 from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
+SEED = 11  # of the cached views: one for all runs, whatever their own
 CHUNK = 128  # photos that go through the trunk at once when maps are cached
 SIDED = frozenset({"left", "right"})  # a photo whose captions name a side is never mirrored
 
@@ -78,7 +79,7 @@ class Maps:
 
     The lower trunk rests, so its map of a view never changes: this is what makes a decoder train
     in minutes on a CPU. View 0 is the plain photo. The files are by source and by trunk, and a
-    view depends on nothing but the photo's key and the seed: runs with some sources in common
+    view depends on nothing but the photo's key and its number: runs with some sources in common
     share those files, and students of different trunks see the same views.
     """
 
@@ -91,7 +92,6 @@ class Maps:
         student: Student,
         views: int,
         cache: Path,
-        seed: int,
     ):
         self.schedule, self.views = schedule, max(1, views)
         trunk = hashlib.sha256()
@@ -104,13 +104,13 @@ class Maps:
         for source in dict.fromkeys(row.source for row in corpus.rows):
             rows = [i for i, row in enumerate(corpus.rows) if row.source == source]
             self._places.update({row: (source, place) for place, row in enumerate(rows)})
-            digest = hashlib.sha256(f"{trunk.hexdigest()}/{seed}".encode())
+            digest = hashlib.sha256(f"{trunk.hexdigest()}/{SEED}".encode())
             for row in rows:
                 digest.update(f"/{corpus.rows[row].key}/{may_flip(corpus, row)}".encode())
             for view in range(self.views):
                 path = cache / f"maps-{digest.hexdigest()[:12]}-{size}-{view}.npy"
                 if not path.exists():
-                    pixels = partial(_view, corpus, size, seed, view)
+                    pixels = partial(_view, corpus, size, view)
                     _compute(student, rows, pixels, path, f"{source}, view {view}")
                 self._maps[source, view] = np.load(path, mmap_mode="r")
 
@@ -132,11 +132,11 @@ class Maps:
         return torch.from_numpy(np.stack(maps)).float()
 
 
-def _view(corpus: Corpus, size: int, seed: int, view: int, photo: int) -> NDArray[np.uint8]:
+def _view(corpus: Corpus, size: int, view: int, photo: int) -> NDArray[np.uint8]:
     image = corpus.photo(photo)
     if view == 0:
         return squash(image, size)
-    random = np.random.default_rng((seed, view, zlib.crc32(corpus.rows[photo].key.encode())))
+    random = np.random.default_rng((SEED, view, zlib.crc32(corpus.rows[photo].key.encode())))
     return augment(image, size, random, may_flip(corpus, photo))
 
 

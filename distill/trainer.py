@@ -102,8 +102,7 @@ def _train_stage(
         feed = Photos(run.corpus, schedule, student.dimensions.image_size)
     else:
         with accelerator.main_process_first():
-            seed = run.recipe.seed
-            feed = Maps(run.corpus, schedule, student, stage.views, run.cache, seed)
+            feed = Maps(run.corpus, schedule, student, stage.views, run.cache)
     student = student.to(device).train()
     _set_dropout(student, stage.dropout)
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
@@ -121,7 +120,7 @@ def _train_stage(
     lessons: Lessons | None = None
     if guides is not None and feed.from_maps:
         with accelerator.main_process_first(), accelerator.autocast():
-            of_run = (stage.views, run.cache, run.recipe.seed, device)
+            of_run = (stage.views, run.cache, device)
             lessons = Lessons(run.corpus, schedule, table, guides, *of_run)
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
     kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student, run.scorer))

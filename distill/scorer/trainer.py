@@ -89,7 +89,7 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
     device = fastest()
     student, _ = Student.load(run.start.path)
     schedule = Schedule(recipe, run.corpus, 0)
-    feed = Maps(run.corpus, schedule, student, training.views, run.cache, recipe.seed)
+    feed = Maps(run.corpus, schedule, student, training.views, run.cache)
     torch.manual_seed(recipe.seed)
     scorer = Scorer(run.recipe.dimensions(student.dimensions), training.dropout)
     scorer.start_from(student)

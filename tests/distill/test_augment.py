@@ -138,7 +138,7 @@ def test_maps_are_what_the_lower_trunk_makes(
 ) -> None:
     cache = tmp_path_factory.mktemp("maps")
     schedule, student = Schedule(recipe, corpus, 0), Student(recipe.dimensions())
-    maps = Maps(corpus, schedule, student, 1, cache, 0)
+    maps = Maps(corpus, schedule, student, 1, cache)
     rows = [int(row) for row in schedule.photos(0)]
     found = maps.inputs(0, rows, list(range(8)))
     plain = np.stack([squash(corpus.photo(row), 64) for row in rows])
@@ -146,13 +146,13 @@ def test_maps_are_what_the_lower_trunk_makes(
         expected = student.encoder.trunk.lower(normalize(plain))
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)  # kept in half precision
     written = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
-    Maps(corpus, schedule, student, 2, cache, 0)
+    Maps(corpus, schedule, student, 2, cache)
     assert {name: (cache / name).stat().st_mtime_ns for name in written} == written  # not redone
     files = len(recipe.data.sources)
     assert len(list(cache.iterdir())) == 2 * files
     with torch.no_grad():
         student.encoder.trunk.stem.weight += 0.1
-    Maps(corpus, schedule, student, 1, cache, 0)
+    Maps(corpus, schedule, student, 1, cache)
     assert len(list(cache.iterdir())) == 3 * len(
         recipe.data.sources
     )  # another trunk has maps of its own

@@ -88,7 +88,7 @@ def lessons(recipe: Recipe, corpus: Corpus, checkpoints: list[Path], tmp_path: P
     (tmp_path / "cache").mkdir()
 
     def make(paths: list[Path]) -> Lessons:
-        of_run = (2, tmp_path / "cache", recipe.seed, CPU)
+        of_run = (2, tmp_path / "cache", CPU)
         return Lessons(corpus, schedule, table, Guides(paths), *of_run)
 
     return schedule, table, make
@@ -108,7 +108,7 @@ def test_they_are_what_the_teachers_say_about_the_same_views(
     schedule, table, make = lessons
     cached, guides = make(checkpoints), Guides(checkpoints)
     student = Student(recipe.dimensions())
-    feeds = guides.feeds(corpus, schedule, 2, tmp_path / "cache", recipe.seed)
+    feeds = guides.feeds(corpus, schedule, 2, tmp_path / "cache")
     for step in range(3):
         photos, places, captions = batch(schedule, table, step)
         maps: Tensor = feeds[0].inputs(step, photos, places)
@@ -133,7 +133,7 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
     teacher = Guides(checkpoints[:1]).students[0]
     student = copy.deepcopy(teacher).requires_grad_()
     photos, places, captions = batch(schedule, table, 0)
-    maps = Maps(corpus, schedule, teacher, 2, tmp_path / "cache", recipe.seed)
+    maps = Maps(corpus, schedule, teacher, 2, tmp_path / "cache")
     guidance = Guidance(
         make(checkpoints[:1]).look(0, photos, places, captions), 1.0, imitation=1.0, relation=1.0
     )
