@@ -7,34 +7,17 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.training import training_options
+
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder that the recipe's shards are relative to, instead of the recipe's own root.",
-)
+@training_options
 @click.option(
     "--start",
     type=click.Path(path_type=Path),
     help="The finished student to share the trunk with, instead of the recipe's own.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Folder of prepared photos and maps, shared by runs.  [default: OUT/cache]",
-)
 @click.option("--onnx", is_flag=True, help="Write OUT/onnx too: both towers, for devices.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of training; auto takes bf16 where the processor has it.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 def command(
     recipe: Path,
     out: Path,

@@ -1,0 +1,43 @@
+"""The options that every verb which trains has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+OPTIONS = (
+    click.argument("recipe", type=click.Path(path_type=Path)),
+    click.option(
+        "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run."
+    ),
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="Folder that the recipe's shards are relative to, instead of the recipe's own root.",
+    ),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        help="Folder of prepared photos and maps, shared by runs.  [default: OUT/cache]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "bf16", "fp32"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of training; auto takes bf16 where the processor has it.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line."),
+)
+
+
+def training_options(command: Command) -> Command:
+    """RECIPE, --out, --data, --cache, --precision and --json."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
