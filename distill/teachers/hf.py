@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nanocap.distill.teachers import Scored
 from nanocap.distill.teachers.families import Family, family_of
+from nanocap.distill.teachers.merging import TokenMerging
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
@@ -27,6 +28,7 @@ class HfTeacher:
         family: of `nanocap.distill.teachers.families`.
         prompt: instead of the family's.
         longest: tokens of a caption; a longer answer ends with its last whole sentence.
+        merging: of the visual tokens in its vision tower.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class HfTeacher:
         family: Family,
         prompt: str | None = None,
         longest: int = LONGEST,
+        merging: TokenMerging | None = None,
     ):
         self.name, self.model, self.processor, self.family = name, model, processor, family
         self.prompt: str = family.prompt if prompt is None else prompt
-        self.longest = longest
+        self.longest, self.merging = longest, merging
 
     @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image], n: int) -> list[list[Scored]]:
@@ -54,6 +57,8 @@ class HfTeacher:
             OptionError: the family takes no prompt, but there is one.
         """
         inputs = self.family.inputs(self.processor, list(images), self.prompt)
+        if self.merging is not None:
+            inputs = self.merging.shorten(inputs)
         inputs = inputs.to(self.model.device, self.model.dtype)  # only floats change their type
         found = self.model.generate(
             **{name: value for name, value in inputs.items() if name not in UNUSED},
@@ -133,5 +138,8 @@ def load(rest: str, settings: Settings = DEFAULTS) -> HfTeacher:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"hf:{rest}: cannot be loaded ({first})") from error
     asked = "" if settings.prompt is None else f" asked {settings.prompt!r}"
-    name = f"hf:{rest}{asked}"
-    return HfTeacher(name, model.to(device).eval(), processor, family, settings.prompt)
+    merging = TokenMerging(model, settings.merge) if settings.merge != 1 else None
+    merged = "" if merging is None else f" merged to {settings.merge}"
+    model = model.to(device).eval()
+    about = (processor, family, settings.prompt, LONGEST, merging)
+    return HfTeacher(f"hf:{rest}{asked}{merged}", model, *about)

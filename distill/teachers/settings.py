@@ -20,6 +20,7 @@ class Settings:
         prompt: instead of the one that its family is asked with.
         device: torch's name for it, such as `cuda:1`; `auto` is CUDA where there is one.
         dtype: `fp32`, `bf16` or `fp16`; `auto` is what the device is good at.
+        merge: share of its visual tokens that a LLaVA keeps.
     Raises:
         OptionError: the dtype is none of these.
     """
@@ -27,6 +28,7 @@ class Settings:
     prompt: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    merge: float = 1.0
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *DTYPES):

@@ -92,6 +92,14 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     default="auto",
     help="[default: bf16 on CUDA, fp32 on a processor]",
 )
+@click.option(
+    "--merge",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Share of its visual tokens that an hf: LLaVA keeps; the others merge in its vision"
+    " tower (ToMe, as in AuroraCap).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 @click.pass_context
 def command(
@@ -114,6 +122,7 @@ def command(
     prompt: str | None,
     device: str,
     dtype: str,
+    merge: float,
     as_json: bool,
 ) -> None:
     """Caption photos with teachers and write them as shards that a recipe can name.
@@ -160,7 +169,7 @@ def command(
         images=images,
         out=out,
         options=Options(captions, batch_size, shard_size, format_, original, mine),
-        settings=Settings(prompt, device, dtype),
+        settings=Settings(prompt, device, dtype, merge),
         scorer=scorer,
         detector=detector,
         detector_labels=detector_labels,

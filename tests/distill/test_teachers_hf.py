@@ -347,6 +347,18 @@ def test_the_prompt_matters_and_is_not_in_the_answer(
         assert all(PROMPT not in one.text and len(one.text.split()) <= 8 for one in scored)
 
 
+def test_a_llava_with_fewer_visual_tokens(saved: Callable[[str], Path]) -> None:
+    merging = Settings(device="cpu", merge=0.5)
+    teacher: Any = load_teacher(f"hf:{saved('llava')}", merging)
+    teacher.longest = 8
+    assert teacher.name == f"hf:{saved('llava')} merged to 0.5"
+    spoken = teacher.caption(PHOTOS, 2)
+    assert all(scored and scored[0].text for scored in spoken)
+    same(teacher.caption([PHOTOS[1]], 2)[0], spoken[1])
+    with pytest.raises(OptionError, match="--merge is for llava models, not blip"):
+        load_teacher(f"hf:{saved('blip')}", merging)
+
+
 def test_a_score_is_the_mean_log_probability_of_a_token(saved: Callable[[str], Path]) -> None:
     teacher = load(saved("vit-gpt2"))
     (best, *_), *_ = teacher.caption(PHOTOS[:1], 2)
