@@ -86,6 +86,7 @@ class Stage:
     imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
     relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
+    keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
 
@@ -196,6 +197,10 @@ def check(recipe: Recipe) -> None:
         for name in AT_LEAST_ONE:
             if getattr(stage, name) < 1:
                 raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
+        if not 0 < stage.keep <= 1:
+            raise RecipeError(
+                f"stages[{index}].keep is a share above 0 and at most 1, not {stage.keep:g}"
+            )
         if stage.distillation > 1:
             raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
         for name in FROM_TEACHERS:

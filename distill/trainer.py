@@ -25,6 +25,10 @@ from nanocap.distill.lessons import Lessons
 from nanocap.distill.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.maps import Maps, Photos
 from nanocap.distill.monitor import Monitor
+from nanocap.distill.pruning.axes import find_axes
+from nanocap.distill.pruning.budget import check_keep
+from nanocap.distill.pruning.masks import Masks
+from nanocap.distill.pruning.slicing import slice_student
 from nanocap.distill.recipe import FROM_TEACHERS, Recipe, Stage
 from nanocap.distill.stages import STAGES, Context
 from nanocap.distill.start import Start
@@ -73,11 +77,14 @@ def train(run: Run, accelerator: Accelerator) -> Path:
     Raises:
         RecipeError: the folder holds a run of another recipe, or a stage's kind or a group that it
             trains is unknown.
+        OptionError: a stage is to keep less than can be kept.
     """
     for stage in run.recipe.stages:  # now rather than hours later
         _check(stage)
-    run.out.mkdir(parents=True, exist_ok=True)
     student = _first_student(run)
+    for stage in run.recipe.stages:
+        check_keep(find_axes(student.dimensions), stage.keep)
+    run.out.mkdir(parents=True, exist_ok=True)
     table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
     for index in range(len(run.recipe.stages)):
         path = run.finished(index)
@@ -136,6 +143,8 @@ def _train_stage(
     _set_dropout(student, stage.dropout)
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    # behind the optimizer and the average, which have no part in them; part of the checkpoint
+    masks = Masks(student, stage.keep) if stage.keep < 1 else None
     first = 0
     position = read_position(run.checkpoint)
     if position is not None and position.stage == index:
@@ -161,6 +170,8 @@ def _train_stage(
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate
+        if masks is not None:
+            masks.shrink(step, stage.steps)
         places = list(range(stage.batch))[rank::world]
         chosen = schedule.photos(step)
         photos = [int(chosen[place]) for place in places]
@@ -189,6 +200,8 @@ def _train_stage(
         count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
         loss = total * world / count  # the mean over processes is the mean over all tokens
         accelerator.backward(loss)
+        if masks is not None:
+            masks.collect()
         accelerator.clip_grad_norm_(student.parameters(), stage.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -198,7 +211,7 @@ def _train_stage(
         metrics = {"loss": shown, **target.metrics}
         if journal is not None:
             if stage.evaluate and (done % stage.evaluate == 0 or done == stage.steps):
-                metrics |= monitor.look(average)
+                metrics |= monitor.look(average if masks is None else masks.fold(average))
             seconds = round(time.perf_counter() - began, 3)
             journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
             if done % stage.checkpoint == 0 and done < stage.steps:
@@ -206,7 +219,10 @@ def _train_stage(
                 save_checkpoint(run.checkpoint, here, student, average, optimizer.optimizer)
                 journal.draw()
     if journal is not None:
-        student.load_state_dict(average)
+        if masks is None:
+            student.load_state_dict(average)
+        else:
+            student = slice_student(student.dimensions, average, masks.kept())
         student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
         run.checkpoint.unlink(missing_ok=True)
         journal.draw()
@@ -281,6 +297,9 @@ def _metadata(run: Run) -> dict[str, str]:
         before = {"start": run.start.training}
     if run.guides is not None:
         before["teachers"] = run.guides.training
+    pruned = {stage.name: stage.keep for stage in recipe.stages if stage.keep < 1}
+    if pruned:
+        before["keep"] = pruned
     training = {
         **before,
         "recipe": recipe.name,
