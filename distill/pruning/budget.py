@@ -37,17 +37,18 @@ def prunable(axes: Sequence[Axis]) -> int:
 def choose(axes: Sequence[Axis], importance: Importance, keep: float) -> list[int]:
     """How many channels of a head each axis keeps: together at most a share `keep` of `prunable`.
 
-    A unit's importance is the mean over the heads of its axis. Before all units are ranked
-    together it is standardized among those of its kind, as in UPop (section 3.2): gradients in
-    attentions and in MLPs are of different sizes. One unit of each axis stays whatever it is worth.
+    A unit's importance is the mean over the heads of its axis, so that units of many parameters
+    and of few are comparable. Before all of them are ranked together it is divided by the mean of
+    its kind, since gradients in attentions and in MLPs are of different sizes. UPop (section 3.2)
+    standardizes fully; importance that is a size has a zero to keep: what does nothing goes first.
+    One unit of each axis stays whatever it is worth.
     """
     units = [_units(axis, importance) for axis in axes]
     for kind in {axis.kind for axis in axes}:
         own = [index for index, axis in enumerate(axes) if axis.kind == kind]
-        together = torch.cat([units[index] for index in own])
-        deviation = float(together.std(correction=0)) or 1.0
+        mean = float(torch.cat([units[index] for index in own]).mean()) or 1.0
         for index in own:
-            units[index] = (units[index] - together.mean()) / deviation
+            units[index] = units[index] / mean
     # the first unit of an axis, its best, is not among those that may go
     ranked = torch.cat([unit[1:] for unit in units]).argsort(stable=True)
     owners = [index for index, axis in enumerate(axes) for _ in range(axis.channels - 1)]

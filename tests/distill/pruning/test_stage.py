@@ -45,7 +45,7 @@ def share_left(path: Path, recipe: Recipe) -> float:
 def test_a_stage_prunes_and_the_next_goes_on(
     pruning: Recipe, corpus: Corpus, tmp_path: Path
 ) -> None:
-    run = Run(pruning, corpus, tmp_path / "run", tmp_path / "cache")
+    run = Run(pruning, corpus, tmp_path / "run", tmp_path)
     final = train(run, Accelerator(cpu=True))
     for path in (run.finished(0), run.finished(1), final):
         assert 0.46 < share_left(path, pruning) <= 0.5
@@ -66,10 +66,40 @@ def test_a_stage_prunes_and_the_next_goes_on(
 
 def test_a_self_critical_stage_prunes_too(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
     stage = replace(recipe.stages[2], keep=0.6, steps=3)
-    run = Run(replace(recipe, stages=(stage,)), corpus, tmp_path / "run", tmp_path / "cache")
+    run = Run(replace(recipe, stages=(stage,)), corpus, tmp_path / "run", tmp_path)
     assert 0.55 < share_left(train(run, Accelerator(cpu=True)), recipe) <= 0.6
 
 
+def test_an_interrupted_stage_goes_on_to_the_same_student(
+    pruning: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(pruning, stages=pruning.stages[:1])
+    whole, stopped = (Run(recipe, corpus, tmp_path / name, tmp_path) for name in ("a", "b"))
+    train(whole, Accelerator(cpu=True))
+    steps, step = 0, torch.optim.AdamW.step
+
+    def power_cut(*arguments: Any, **more: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 6:  # past the checkpoint at 4
+            raise KeyboardInterrupt
+        return step(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped, Accelerator(cpu=True))
+    assert stopped.checkpoint.exists()
+    other = replace(recipe, stages=(replace(recipe.stages[0], keep=0.6),))
+    with pytest.raises(RecipeError, match="made by another recipe; choose another --out"):
+        train(replace(stopped, recipe=other), Accelerator(cpu=True))
+    train(stopped, Accelerator(cpu=True))
+    ours, theirs = (load_file(run.out / "student.safetensors") for run in (stopped, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_as_if_nothing_had_been(
     program: Any, write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -108,9 +138,8 @@ def test_a_share_that_is_too_small_is_known_at_once(
     recipe: Recipe, corpus: Corpus, tmp_path: Path
 ) -> None:
     last = replace(recipe.stages[-1], keep=0.01)
-    run = Run(
-        replace(recipe, stages=(*recipe.stages[:-1], last)), corpus, tmp_path / "run", tmp_path
-    )
+    small = replace(recipe, stages=(*recipe.stages[:-1], last))
+    run = Run(small, corpus, tmp_path / "run", tmp_path)
     with pytest.raises(NanocapError, match=r"^keep 0.01 leaves some heads no channel"):
         train(run, Accelerator(cpu=True))
     assert not run.out.exists()
