@@ -58,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Any, pruned: Checkpoi
     return build_bundle(
         pruned,
         tmp_path_factory.mktemp("bundles") / "pruned",
-        precisions=["int8", "fp32"],
+        precisions=["int8", "fp32", "fp16", "int8-dynamic"],
         photos=[photos],
         calibration_photos=8,
         golden=photos / "0.png",
@@ -86,7 +86,7 @@ def test_fp32_is_exact_and_int8_is_near(bundle: Path) -> None:
     assert measured["int8"]["max_logit_difference"] < 1.0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16", "int8-dynamic"])
 def test_it_captions_through_the_runtime(bundle: Path, tiny: Any, precision: str) -> None:
     captioner, pictures = Captioner(bundle, artifact=f"onnx-{precision}"), list(tiny.pixels(4))
     captions = [caption.text for caption in captioner(pictures)]  # three beams
