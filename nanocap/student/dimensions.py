@@ -128,7 +128,7 @@ class Dimensions:
             for value, limit in zip(values, limits, strict=True):
                 if value % step or not step <= value <= limit:
                     raise NanocapError(
-                        f"pruned.{name} must be multiples of {step} up to {limit}, not {value}"
+                        f"pruned.{name} {value} is not a multiple of {step} from {step} to {limit}"
                     )
 
     def to_dict(self) -> dict[str, Any]:
