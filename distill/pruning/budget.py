@@ -39,7 +39,7 @@ def choose(axes: Sequence[Axis], importance: Importance, keep: float) -> list[in
 
     A unit's importance is the mean over the heads of its axis, so that units of many parameters
     and of few are comparable. Before all of them are ranked together it is divided by the mean of
-    its kind, since gradients in attentions and in MLPs are of different sizes. UPop (section 3.2)
+    its kind, since gradients in attentions and in MLPs are of different sizes. UPop
     standardizes fully; importance that is a size has a zero to keep: what does nothing goes first.
     One unit of each axis stays whatever it is worth.
     """

@@ -17,8 +17,8 @@ from nanocap.student import Student
 class Masks:
     """One mask a channel, on a student in training.
 
-    A step has a share of the budget that grows from nothing to all (a root of a cosine, UPop
-    section 3.3). What would go for this share is masked by what the share leaves, so that what goes
+    A step has a share of the budget that grows from nothing to all (a root of a cosine, as in
+    UPop). What would go for this share is masked by what the share leaves, so that what goes
     shrinks to nothing in the same steps in which it is found. How much a channel matters is the sum
     over all steps of the size of its mask's gradient; UPop sums the gradients with their signs,
     which cancel in a student that has been trained.
@@ -106,8 +106,8 @@ def fold(
 
 
 def _mask_output(layer: nn.Linear, inputs: Any, output: Tensor) -> Tensor:
-    return output * layer.mask.to(output.dtype)  # type: ignore[union-attr,operator]
+    return output * layer.mask.to(output.dtype)  # type: ignore[operator]
 
 
 def _mask_input(layer: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0] * layer.mask.to(inputs[0].dtype),)  # type: ignore[union-attr,operator]
+    return (inputs[0] * layer.mask.to(inputs[0].dtype),)  # type: ignore[operator]

@@ -41,7 +41,8 @@ class Widths:
             if not isinstance(several, list | tuple) or any(type(v) is not int for v in several):
                 what = "a whole number" if shared else "a list of whole numbers"
                 raise NanocapError(f"dimension 'pruned.{name}' must be {what}")
-        return cls(**{n: v if n in SHARED else tuple(v) for n, v in values.items()})
+        given: dict[str, Any] = {n: v if n in SHARED else tuple(v) for n, v in values.items()}
+        return cls(**given)
 
 
 SHARED = ("decoder_attention", "cross_attention")  # by all layers
