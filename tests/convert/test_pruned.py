@@ -103,7 +103,8 @@ def test_the_runtime_says_what_eager_says(bundle: Path, tiny: Any, pruned: Check
     for index, picture in enumerate(pixels):
         ids = [int(row[index]) for row in chosen]
         ids = ids[: ids.index(probe.end)] if probe.end in ids else ids
-        assert list(captioner(picture, beams=1).tokens)[: len(ids)] == ids
+        assert ids, "random weights that say nothing"
+        assert [token.id for token in captioner(picture, beams=1).tokens] == ids
 
 
 def test_one_graph_from_pixels_to_ids(bundle: Path, tiny: Any) -> None:
@@ -114,7 +115,7 @@ def test_one_graph_from_pixels_to_ids(bundle: Path, tiny: Any) -> None:
     captioner = Captioner(bundle, artifact="onnx-fp32")
     for picture in tiny.pixels(3):
         (ids,) = session.run(["ids"], {"image": picture})
-        assert list(ids) == list(captioner(picture, beams=1).tokens)
+        assert list(ids) == [token.id for token in captioner(picture, beams=1).tokens]
 
 
 def test_fewer_tokens_of_a_pruned_student(tiny: Any, pruned: Checkpoint) -> None:
