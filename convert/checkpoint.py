@@ -65,9 +65,15 @@ class Checkpoint:
     def dimensions(self) -> dict[str, Any]:
         """For the manifest: the student's, and what the runtime reads by its own names."""
         dimensions = self.student.dimensions
+        widths = dimensions.widths
+        inner = {
+            "cache_width": widths.decoder_attention,
+            "cross_width": widths.cross_attention,
+        }
         return {
             **dimensions.to_dict(),
             "layers": dimensions.decoder_layers,
+            **(inner if dimensions.pruned is not None else {}),
             "parameters": count_parameters(self.student),
         }
 
@@ -79,6 +85,8 @@ class Checkpoint:
             dimensions.max_tokens,
             dimensions.decoder_layers,
             dimensions.width,
+            dimensions.widths.decoder_attention,
+            dimensions.widths.cross_attention,
         )
         special = self.vocabulary().special
         return Probe.of(pixels, self.tokens(), self.controls(), decoding, special, sizes)

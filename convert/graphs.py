@@ -1,6 +1,7 @@
 """The two graphs of a bundle as modules: what an exporter traces.
 
-Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids.
+Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids. Of a
+pruned student's keys and values D is what is left of it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ class DecoderGraph(Graph):
     def __init__(self, student: Student) -> None:
         super().__init__()
         decoder = student.decoder
-        self.heads, self.width = student.dimensions.heads, student.dimensions.width
         self.embedding, self.positions = decoder.embedding, decoder.positions
         self.norm = decoder.norm
         self.layers = nn.ModuleList(_StepLayer(layer, decoder) for layer in decoder.layers)
@@ -106,15 +106,18 @@ class _StepLayer(nn.Module):
     def __init__(self, layer: nn.Module, decoder: Decoder) -> None:
         super().__init__()
         assert isinstance(layer, DecoderLayer)
-        self.heads, self.width = decoder.dimensions.heads, decoder.dimensions.width
-        scale = (self.width // self.heads) ** -0.5
+        self.heads, widths = decoder.dimensions.heads, decoder.dimensions.widths
+        self.width, self.cross_width = widths.decoder_attention, widths.cross_attention
+        scale, cross_scale = (
+            (width // self.heads) ** -0.5 for width in (self.width, self.cross_width)
+        )
         self.norm_self, self.norm_cross, self.norm_mlp = (
             layer.norm_self,
             layer.norm_cross,
             layer.norm_mlp,
         )
         self.project = _stacked([(layer.query, scale), (layer.key, 1.0), (layer.value, 1.0)])
-        self.cross_query = _stacked([(layer.cross_query, scale)])
+        self.cross_query = _stacked([(layer.cross_query, cross_scale)])
         self.out, self.cross_out, self.mlp = layer.out, layer.cross_out, layer.mlp
 
     def forward(
@@ -133,7 +136,7 @@ class _StepLayer(nn.Module):
         query, key, value = projected.split(1, dim=1)  # [R, 1, D]
         key, value = torch.where(here, key, past_key), torch.where(here, value, past_value)
         x_RD = x_RD + self.out(self._attend(query, key, value, bias))
-        query = self.cross_query(self.norm_cross(x_RD)).reshape(images, -1, self.width)
+        query = self.cross_query(self.norm_cross(x_RD)).reshape(images, -1, self.cross_width)
         x_RD = x_RD + self.cross_out(self._attend(query, cross_key, cross_value, None))
         return x_RD + self.mlp(self.norm_mlp(x_RD)), key, value
 
@@ -142,7 +145,8 @@ class _StepLayer(nn.Module):
 
         With a bias there is one query a group (self-attention): moving its heads is a mere reshape.
         """
-        channels = self.width // self.heads
+        width = self.cross_width if bias is None else self.width
+        channels = width // self.heads
         split = (-1, key.shape[2], self.heads, channels)
         keys_GHCM = key.reshape(split).permute(0, 2, 3, 1)
         values_GHMC = value.reshape(split).transpose(1, 2)
@@ -150,10 +154,10 @@ class _StepLayer(nn.Module):
             weights = torch.softmax(
                 query.reshape(-1, self.heads, 1, channels) @ keys_GHCM + bias, 3
             )
-            return (weights @ values_GHMC).reshape(-1, self.width)
+            return (weights @ values_GHMC).reshape(-1, width)
         heads = query.reshape(query.shape[0], -1, self.heads, channels).transpose(1, 2)
         weights = torch.softmax(heads @ keys_GHCM, 3)
-        return (weights @ values_GHMC).transpose(1, 2).reshape(-1, self.width)
+        return (weights @ values_GHMC).transpose(1, 2).reshape(-1, width)
 
 
 def _stacked(parts: list[tuple[nn.Linear, float]]) -> nn.Linear:
@@ -174,7 +178,8 @@ class Sizes:
     layers: int
     visual_tokens: int
     max_tokens: int
-    width: int
+    cache_width: int
+    cross_width: int
     image_size: int
 
     @classmethod
@@ -184,7 +189,8 @@ class Sizes:
             dimensions.decoder_layers,
             dimensions.visual_tokens,
             dimensions.max_tokens,
-            dimensions.width,
+            dimensions.widths.decoder_attention,
+            dimensions.widths.cross_attention,
             dimensions.image_size,
         )
 
@@ -195,10 +201,9 @@ class Sizes:
     def decoder_example(self, images: int, beams: int) -> tuple[Tensor, ...]:
         """Inputs of `DecoderGraph`, for tracing."""
         # each a tensor of its own: the exporter takes one tensor given twice for one input
-        cross = [torch.zeros(self.layers, images, self.visual_tokens, self.width) for _ in range(2)]
-        cache = [
-            torch.zeros(self.layers, images * beams, self.max_tokens, self.width) for _ in range(2)
-        ]
+        seen = (self.layers, images, self.visual_tokens, self.cross_width)
+        past = (self.layers, images * beams, self.max_tokens, self.cache_width)
+        cross, cache = ([torch.zeros(shape) for _ in range(2)] for shape in (seen, past))
         tokens = torch.zeros(images, beams, dtype=torch.int64)
         return (tokens, torch.zeros(1, dtype=torch.int64), *cross, *cache)
 

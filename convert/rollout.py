@@ -105,7 +105,7 @@ def batches(pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
 
 def empty_cache(sizes: Dimensions, rows: int) -> tuple[Floats, Floats]:
     """Two zero caches [L, rows, T, D]."""
-    shape = (sizes.layers, rows, sizes.max_tokens, sizes.width)
+    shape = (sizes.layers, rows, sizes.max_tokens, sizes.cache_width)
     return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
 

@@ -100,7 +100,7 @@ def _resize(manifest: Manifest) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
 def _outer(manifest: Manifest) -> dict[str, Any]:
     """What the loop starts from, and what its result is cut with."""
     sizes, decoding = manifest.sizes, manifest.decoding
-    cache = np.zeros((sizes.layers, 1, sizes.max_tokens, sizes.width), np.float32)
+    cache = np.zeros((sizes.layers, 1, sizes.max_tokens, sizes.cache_width), np.float32)
     return {
         "steps": np.array(sizes.max_tokens),
         "quality": np.array([[manifest.controls.quality[decoding.quality]]]),
@@ -146,7 +146,7 @@ def _step(manifest: Manifest, decoder: onnx.GraphProto, vocabulary: Vocabulary) 
         node("Not", ["is_end"], ["goes_on"]),
     ]
     info = helper.make_tensor_value_info
-    cache = [sizes.layers, 1, sizes.max_tokens, sizes.width]
+    cache = [sizes.layers, 1, sizes.max_tokens, sizes.cache_width]
     return helper.make_graph(
         nodes,
         "step",

@@ -83,7 +83,8 @@ class _Member:
     def __init__(self, student: Student, pixels_BCHW: Tensor, beams: int):
         self.decoder = student.decoder
         self.cross = student.decoder.cross(student.encoder(pixels_BCHW))
-        layers, photos, _, width = self.cross[0].shape
+        layers, photos = self.cross[0].shape[:2]
+        width = student.dimensions.widths.decoder_attention
         places = min(LONGEST, student.dimensions.max_tokens)
         shape = (layers, photos * beams, places, width)
         self.keys = self.cross[0].new_zeros(shape)

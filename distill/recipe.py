@@ -84,6 +84,7 @@ class Stage:
     imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
     relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
+    keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
 
@@ -201,6 +202,10 @@ def check(recipe: Recipe) -> None:
         for name in AT_LEAST_ONE:
             if getattr(stage, name) < 1:
                 raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
+        if not 0 < stage.keep <= 1:
+            raise RecipeError(
+                f"stages[{index}].keep is a share above 0 and at most 1, not {stage.keep:g}"
+            )
         if stage.distillation > 1:
             raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
         for name in FROM_TEACHERS:
@@ -217,6 +222,8 @@ def check(recipe: Recipe) -> None:
                 f"stages[{index}].retrieval needs a `floor`, such as 0.55: rewarded for being found"
                 " alone, captions soon name what is not there"
             )
+        if stage.floor and stage.keep < 1:
+            raise RecipeError(f"stages[{index}]: a stage that prunes has no floor to fall back to")
         if stage.floor > 1:
             raise RecipeError(f"stages[{index}].floor is a share: at most 1")
         if stage.floor and not (recipe.monitor and stage.evaluate):

@@ -37,7 +37,7 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
     decoder = student.decoder
     images, device = visual_BNC.shape[0], visual_BNC.device
     cross_keys, cross_values = decoder.cross(visual_BNC)
-    layers, _, _, width = cross_keys.shape
+    layers, width = len(cross_keys), student.dimensions.widths.decoder_attention
     rows, places = images * captions, min(LONGEST, student.dimensions.max_tokens)
     keys = torch.zeros(layers, rows, places, width, device=device, dtype=cross_keys.dtype)
     values = torch.zeros_like(keys)

@@ -65,6 +65,9 @@ class Run:
             before = {"start": self.start.training}
         if self.guides is not None:
             before["teachers"] = self.guides.training
+        pruned = {stage.name: stage.keep for stage in recipe.stages if stage.keep < 1}
+        if pruned:
+            before["keep"] = pruned
         training = {
             **before,
             "recipe": recipe.name,

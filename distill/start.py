@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,19 @@ class Start:
     def student(self, dimensions: Dimensions) -> Student:
         """The student, with the reduction of tokens that the recipe asks for.
 
+        What was pruned stays so, whether the recipe says it or not.
+
         Raises:
             RecipeError: its weights are of other dimensions.
         """
+        if dimensions.pruned is None:
+            dimensions = replace(dimensions, pruned=self._student.dimensions.pruned)
         theirs, ours = self._student.dimensions.to_dict(), dimensions.to_dict()
         for name, value in ours.items():
-            if name not in WITHOUT_WEIGHTS and theirs[name] != value:
+            found = theirs.get(name, "nothing")  # of what only a pruned student has
+            if name not in WITHOUT_WEIGHTS and found != value:
                 raise RecipeError(
-                    f"start: {self.path} has {name} {theirs[name]}, but the recipe asks for {value}"
+                    f"start: {self.path} has {name} {found}, but the recipe asks for {value}"
                 )
         student = Student(dimensions)
         student.load_state_dict(self._student.state_dict())

@@ -22,6 +22,10 @@ from nanocap.distill.lessons import Lessons
 from nanocap.distill.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.maps import Maps, Photos
 from nanocap.distill.monitor import Monitor
+from nanocap.distill.pruning.axes import find_axes
+from nanocap.distill.pruning.budget import check_keep
+from nanocap.distill.pruning.masks import Masks
+from nanocap.distill.pruning.slicing import slice_student
 from nanocap.distill.recipe import FROM_TEACHERS, Stage
 from nanocap.distill.run import Run
 from nanocap.distill.stages import STAGES, Context
@@ -37,11 +41,14 @@ def train(run: Run, accelerator: Accelerator) -> Path:
     Raises:
         RecipeError: the folder holds a run of another recipe, or a stage's kind or a group that it
             trains is unknown.
+        OptionError: a stage is to keep less than can be kept.
     """
     for stage in run.recipe.stages:  # now rather than hours later
         _check(stage)
-    run.out.mkdir(parents=True, exist_ok=True)
     student = _first_student(run)
+    for stage in run.recipe.stages:
+        check_keep(find_axes(student.dimensions), stage.keep)
+    run.out.mkdir(parents=True, exist_ok=True)
     table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
     for index in range(len(run.recipe.stages)):
         path = run.finished(index)
@@ -107,6 +114,8 @@ def _train_stage(
     _set_dropout(student, stage.dropout)
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    # behind the optimizer and the average, which have no part in them; part of the checkpoint
+    masks = Masks(student, stage.keep) if stage.keep < 1 else None
     first = 0
     position = read_position(run.checkpoint)
     if position is not None and position.stage == index:
@@ -135,6 +144,8 @@ def _train_stage(
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate
+        if masks is not None:
+            masks.shrink(step, stage.steps)
         places = list(range(stage.batch))[rank::world]
         chosen = schedule.photos(step)
         photos = [int(chosen[place]) for place in places]
@@ -163,6 +174,8 @@ def _train_stage(
         count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
         loss = total * world / count  # the mean over processes is the mean over all tokens
         accelerator.backward(loss)
+        if masks is not None:
+            masks.collect()
         accelerator.clip_grad_norm_(student.parameters(), stage.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -174,7 +187,8 @@ def _train_stage(
         fallen = False
         if journal is not None:
             if looks:
-                metrics |= monitor.look(average, facts=floor is not None)
+                shown_as = average if masks is None else masks.fold(average)
+                metrics |= monitor.look(shown_as, facts=floor is not None)
                 fallen = floor is not None and not floor.holds(metrics["faithful"], average)
             seconds = round(time.perf_counter() - began, 3)
             journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
@@ -187,7 +201,10 @@ def _train_stage(
     if journal is not None:
         if floor is not None:
             floor.restore(average)
-        student.load_state_dict(average)
+        if masks is None:
+            student.load_state_dict(average)
+        else:
+            student = slice_student(student.dimensions, average, masks.kept())
         student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
         run.checkpoint.unlink(missing_ok=True)
         run.faithful.unlink(missing_ok=True)

@@ -69,11 +69,13 @@ def model_card(manifest: Manifest, size: int) -> str:
 
 def _architecture(dimensions: Mapping[str, Any]) -> str:
     tokens = " to ".join(str(count) for count in dimensions.get("keep", ()))
+    pruned = ", attentions and MLPs pruned" if "pruned" in dimensions else ""
     return (
         f"EfficientNet-{str(dimensions.get('trunk', '?')).capitalize()} trunk at"
         f" {dimensions.get('image_size', '?')} pixels, {dimensions.get('encoder_blocks', '?')}"
         f" transformer blocks ({dimensions.get('reducer', '?')}{': ' + tokens if tokens else ''}"
-        f" visual tokens), {dimensions['layers']} decoder layers of width {dimensions['width']},"
+        f" visual tokens), {dimensions['layers']} decoder layers of width {dimensions['width']}"
+        f"{pruned},"
         f" {dimensions['vocabulary']} pieces."
     )
 

@@ -24,7 +24,9 @@ class Dimensions:
     vocabulary: int
     max_tokens: int  # positions of the decoder, control tokens and end included
     layers: int  # of the decoder
-    width: int  # channels of a key or value
+    width: int  # channels of a token
+    cache_width: int  # channels of a key or value of the text; less than `width` where pruned
+    cross_width: int  # the same of the photo
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,18 @@ def safe_path(path: str, where: str = "manifest.json") -> str:
 
 
 def _sizes(entry: Fields) -> Dimensions:
+    width = entry.whole("width", 1, 16384)
+
+    def inner(key: str) -> int:  # only a pruned student says it
+        return entry.whole(key, 1, 16384) if key in entry.values else width
+
     return Dimensions(
         vocabulary=entry.whole("vocabulary", 4, 1_000_000),
         max_tokens=entry.whole("max_tokens", 4, 4096),
         layers=entry.whole("layers", 1, 256),
-        width=entry.whole("width", 1, 16384),
+        width=width,
+        cache_width=inner("cache_width"),
+        cross_width=inner("cross_width"),
     )
 
 

@@ -31,7 +31,7 @@ class DecoderState:
         self._count = cross[0].shape[1]  # images
         self._beams = 1
         self._position = 0
-        shape = (sizes.layers, self._count, sizes.max_tokens, sizes.width)
+        shape = (sizes.layers, self._count, sizes.max_tokens, sizes.cache_width)
         self._cache = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def start(self) -> Floats:

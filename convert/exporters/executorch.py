@@ -29,6 +29,8 @@ def export(student: Student, precisions: Sequence[str], job: Job) -> list[Export
     """See `Exporter.export`."""
     calibrated = [name for name, kind in KINDS.items() if kind.calibrated]
     check_precisions("executorch", precisions, PRECISIONS, calibrated, job)
+    if student.dimensions.pruned is not None:  # its graphs and its engine know one width
+        raise ConversionError("executorch takes no pruned student; choose onnx or coreml")
     budgets = job.tokens or (student.dimensions.visual_tokens,)
     return [
         _export(with_tokens(student, tokens), precision, job, student.dimensions.visual_tokens)

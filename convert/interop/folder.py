@@ -62,6 +62,10 @@ def build_folder(
 
     target = check_target(out, REGISTER, "folder of nanocap for transformers", overwrite=overwrite)
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    if checkpoint.student.dimensions.pruned is not None:
+        raise ConversionError(
+            f"{checkpoint.where}: a pruned student is no GPT-2; write a bundle with --to onnx"
+        )
     decoding = decoding or DecodingDefaults()
     probe = checkpoint.probe(_pictures(checkpoint, photos, probe_photos), decoding)
     descriptions = description_files(checkpoint, decoding)

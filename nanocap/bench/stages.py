@@ -127,14 +127,14 @@ def step_feeds(manifest: Manifest, visual_tokens: int, beams: int) -> Mapping[st
     """Inputs of the decoder's graph: one step of one image at `POSITION`."""
     sizes, rng = manifest.sizes, np.random.default_rng(0)
 
-    def floats(rows: int, places: int) -> Any:
-        return rng.normal(size=(sizes.layers, rows, places, sizes.width)).astype(np.float32)
+    def floats(rows: int, places: int, width: int) -> Any:
+        return rng.normal(size=(sizes.layers, rows, places, width)).astype(np.float32)
 
     return {
         "tokens": np.zeros((1, beams), np.int64),
         "position": np.array([min(POSITION, sizes.max_tokens - 1)], np.int64),
-        "cross_keys": floats(1, visual_tokens),
-        "cross_values": floats(1, visual_tokens),
-        "keys": floats(beams, sizes.max_tokens),
-        "values": floats(beams, sizes.max_tokens),
+        "cross_keys": floats(1, visual_tokens, sizes.cross_width),
+        "cross_values": floats(1, visual_tokens, sizes.cross_width),
+        "keys": floats(beams, sizes.max_tokens, sizes.cache_width),
+        "values": floats(beams, sizes.max_tokens, sizes.cache_width),
     }

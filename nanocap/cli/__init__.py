@@ -35,6 +35,7 @@ VERBS = {
     "label": Verb("Let a teacher caption photos for a student.", extra="distill"),
     "distill": Verb("Train a student from a recipe.", extra="distill"),
     "average": Verb("Average the weights of several students.", extra="distill"),
+    "prune": Verb("Take the smallest channels out of a student.", extra="distill"),
     "scorer": Verb("Train a scorer of texts about photos.", extra="distill"),
     "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
     "parity": Verb("Compare a bundle's artifacts with its fp32.", extra="convert"),

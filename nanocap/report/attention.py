@@ -51,8 +51,8 @@ class Attention:
     def _open(self, artifact: Artifact, graphs: dict[str, bytes]) -> None:
         sizes, image_size = self.manifest.sizes, self.manifest.image.size
         self.side = image_size // STRIDE
-        cross = (sizes.layers, 1, artifact.visual_tokens, sizes.width)
-        self._cache = (sizes.layers, 1, sizes.max_tokens, sizes.width)
+        cross = (sizes.layers, 1, artifact.visual_tokens, sizes.cross_width)
+        self._cache = (sizes.layers, 1, sizes.max_tokens, sizes.cache_width)
         shapes = {"tokens": (1, 1), "position": (1,), "cross_keys": cross, "cross_values": cross}
         shapes |= {"keys": self._cache, "values": self._cache}
         self._encoder = encoder_probe(

@@ -23,7 +23,7 @@ class TextBlock(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = MLP(width, dimensions.mlp_ratio)
+        self.mlp = MLP(width, width * dimensions.mlp_ratio)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_RTC: Tensor, bias: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ Visual tokens are keys and values only (ADEM-VL, EE-MLLM); they never stand in t
 and their projections are computed once a photo, by `cross`. Several captions of one photo (beams,
 or its references in training) share them: captions are folded into the query axis, which
 cross-attention, having no causal mask, does not mind.
+
+Keys and values have the student's width, or what pruning left of it: the cache's that of
+`Widths.decoder_attention`, cross-attention's that of `Widths.cross_attention`.
 """
 
 from __future__ import annotations
@@ -22,18 +25,19 @@ from nanocap.student.layers import MASKED, MLP, attend
 class DecoderLayer(nn.Module):
     """Pre-norm causal self-attention, cross-attention, MLP."""
 
-    def __init__(self, dimensions: Dimensions, dropout: float):
+    def __init__(self, dimensions: Dimensions, index: int, dropout: float):
         super().__init__()
-        width = dimensions.width
+        width, widths = dimensions.width, dimensions.widths
+        inner, cross = widths.decoder_attention, widths.cross_attention
         self.heads = dimensions.heads
         self.norm_self = nn.LayerNorm(width)
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key = nn.Linear(width, inner), nn.Linear(width, inner)
+        self.value, self.out = nn.Linear(width, inner), nn.Linear(inner, width)
         self.norm_cross = nn.LayerNorm(width)
-        self.cross_query, self.cross_out = nn.Linear(width, width), nn.Linear(width, width)
-        self.cross_key, self.cross_value = nn.Linear(width, width), nn.Linear(width, width)
+        self.cross_query, self.cross_out = nn.Linear(width, cross), nn.Linear(cross, width)
+        self.cross_key, self.cross_value = nn.Linear(width, cross), nn.Linear(width, cross)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = MLP(width, dimensions.mlp_ratio)
+        self.mlp = MLP(width, widths.decoder_mlp[index])
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -48,9 +52,9 @@ class DecoderLayer(nn.Module):
 
         Args:
             x_RTC: [rows, T, width].
-            cross_key_BNC, cross_value_BNC: [images, visual tokens, width].
+            cross_key_BNC, cross_value_BNC: [images, visual tokens, cross width].
             bias: additive mask, broadcast over [rows, heads, T, keys].
-            past: cache of keys and values [rows, max_tokens, width], and where to write
+            past: cache of keys and values [rows, max_tokens, cache width], and where to write
                 (bool [max_tokens, 1]); then T is 1.
         Returns:
             the rows, and the keys and values that self-attention looked at.
@@ -63,10 +67,11 @@ class DecoderLayer(nn.Module):
             keys = torch.where(here, keys, past_keys)
             values = torch.where(here, values, past_values)
         x = x_RTC + self.dropout(self.out(attend(self.query(h), keys, values, self.heads, bias)))
-        rows, length, width = x.shape
-        h = self.cross_query(self.norm_cross(x)).reshape(cross_key_BNC.shape[0], -1, width)
+        rows, length, _ = x.shape
+        images, _, cross = cross_key_BNC.shape
+        h = self.cross_query(self.norm_cross(x)).reshape(images, -1, cross)
         seen = attend(h, cross_key_BNC, cross_value_BNC, self.heads, None)
-        x = x + self.dropout(self.cross_out(seen.reshape(rows, length, width)))
+        x = x + self.dropout(self.cross_out(seen.reshape(rows, length, cross)))
         return x + self.dropout(self.mlp(self.norm_mlp(x))), keys, values
 
 
@@ -79,13 +84,13 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(dimensions.vocabulary, dimensions.width)
         self.positions = nn.Parameter(torch.zeros(dimensions.max_tokens, dimensions.width))
         self.layers = nn.ModuleList(
-            DecoderLayer(dimensions, dropout) for _ in range(dimensions.decoder_layers)
+            DecoderLayer(dimensions, index, dropout) for index in range(dimensions.decoder_layers)
         )
         self.norm = nn.LayerNorm(dimensions.width)
         self.dropout = nn.Dropout(dropout)
 
     def cross(self, visual_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of cross-attention, each [layers, B, N, width]: once a photo."""
+        """Keys and values of cross-attention, each [layers, B, N, cross width]: once a photo."""
         layers = cast(Sequence[DecoderLayer], self.layers)
         keys = torch.stack([layer.cross_key(visual_BNC) for layer in layers])
         values = torch.stack([layer.cross_value(visual_BNC) for layer in layers])
@@ -126,8 +131,8 @@ class Decoder(nn.Module):
         Args:
             tokens_BK: int64 [images, beams], the token at `position`.
             position: int64 [1], the same for all.
-            cross_keys, cross_values: [layers, images, visual tokens, width].
-            keys, values: cache [layers, images * beams, max_tokens, width].
+            cross_keys, cross_values: [layers, images, visual tokens, cross width].
+            keys, values: cache [layers, images * beams, max_tokens, cache width].
         Returns:
             logits [images, beams, vocabulary] and the cache with this position written.
         """

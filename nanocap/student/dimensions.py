@@ -11,11 +11,50 @@ from nanocap.errors import NanocapError
 
 
 @dataclass(frozen=True)
+class Widths:
+    """Channels inside attentions and MLPs, where a student was pruned.
+
+    An attention's are those of all its heads together. The decoder's layers share two numbers, so
+    that caches and what is kept of a photo stay one tensor each.
+    """
+
+    encoder_attention: tuple[int, ...]  # of each block
+    encoder_mlp: tuple[int, ...]
+    decoder_attention: int
+    cross_attention: int
+    decoder_mlp: tuple[int, ...]  # of each layer
+
+    @classmethod
+    def from_dict(cls, values: object) -> Widths:
+        """The inverse of `asdict`, lists for tuples.
+
+        Raises:
+            NanocapError: a key is missing or unknown, or a value is no whole number.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
+            raise NanocapError(f"dimension 'pruned' must be a table of {', '.join(names)}")
+        for name in names:
+            shared = name in SHARED
+            several = values[name] if not shared else [values[name]]
+            # `type` rather than `isinstance`: a truth value is no count
+            if not isinstance(several, list | tuple) or any(type(v) is not int for v in several):
+                what = "a whole number" if shared else "a list of whole numbers"
+                raise NanocapError(f"dimension 'pruned.{name}' must be {what}")
+        given: dict[str, Any] = {n: v if n in SHARED else tuple(v) for n, v in values.items()}
+        return cls(**given)
+
+
+SHARED = ("decoder_attention", "cross_attention")  # by all layers
+
+
+@dataclass(frozen=True)
 class Dimensions:
     """What must be known to rebuild a student around its weights.
 
     `keep` names, for each encoder block, how many visual tokens leave it; the reducer named by
-    `reducer` does the reduction between the block's attention and its MLP, as in ToMe.
+    `reducer` does the reduction between the block's attention and its MLP, as in ToMe. `pruned`
+    says what is left inside attentions and MLPs; None: all of it.
     """
 
     trunk: str = "lite0"
@@ -29,6 +68,7 @@ class Dimensions:
     max_tokens: int = 40  # decoder positions: two control tokens, the text, the end
     reducer: str = "merge"
     keep: tuple[int, ...] = (98, 49)
+    pruned: Widths | None = None
 
     def __post_init__(self) -> None:
         least = {"encoder_blocks": 0, "max_tokens": 3}
@@ -49,6 +89,8 @@ class Dimensions:
         counts = (self.grid**2, *self.keep)
         if any(after > before or after < 1 for before, after in pairwise(counts)):
             raise NanocapError(f"keep {list(self.keep)} must not grow and starts at {self.grid**2}")
+        if self.pruned is not None:
+            self._check_widths(self.pruned)
 
     @property
     def grid(self) -> int:
@@ -60,9 +102,44 @@ class Dimensions:
         """Tokens that the decoder attends to."""
         return self.keep[-1] if self.keep else self.grid**2
 
+    @property
+    def whole(self) -> Widths:
+        """Channels inside attentions and MLPs of a student that was not pruned."""
+        inner = self.width * self.mlp_ratio
+        return Widths(
+            encoder_attention=(self.width,) * self.encoder_blocks,
+            encoder_mlp=(inner,) * self.encoder_blocks,
+            decoder_attention=self.width,
+            cross_attention=self.width,
+            decoder_mlp=(inner,) * self.decoder_layers,
+        )
+
+    @property
+    def widths(self) -> Widths:
+        """Channels inside attentions and MLPs."""
+        return self.whole if self.pruned is None else self.pruned
+
+    def _check_widths(self, pruned: Widths) -> None:
+        theirs, most = asdict(pruned), asdict(self.whole)
+        for name, whole in most.items():
+            step = self.heads if name.endswith("attention") else 1
+            values, limits = ((each,) if name in SHARED else each for each in (theirs[name], whole))
+            if len(values) != len(limits):
+                raise NanocapError(f"pruned.{name} must have {len(limits)} entries")
+            for value, limit in zip(values, limits, strict=True):
+                if value % step or not step <= value <= limit:
+                    raise NanocapError(
+                        f"pruned.{name} {value} is not a multiple of {step} from {step} to {limit}"
+                    )
+
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        return {**asdict(self), "keep": list(self.keep)}
+        """A JSON-ready dictionary; `pruned` is left out where nothing is."""
+        values = {**asdict(self), "keep": list(self.keep)}
+        pruned = values.pop("pruned")
+        if pruned is None:
+            return values
+        lists = {n: list(v) if isinstance(v, tuple) else v for n, v in pruned.items()}
+        return {**values, "pruned": lists}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Dimensions:
@@ -77,6 +154,8 @@ class Dimensions:
             known = ", ".join(sorted(types))
             raise NanocapError(f"unknown dimension {unknown[0]!r}; known are {known}")
         for name, value in values.items():
+            if name == "pruned":
+                continue
             if name == "keep":
                 # `type` rather than `isinstance`: a truth value is no count
                 if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
@@ -87,7 +166,10 @@ class Dimensions:
                 raise NanocapError(
                     f"dimension {name!r} must be of type {types[name].__name__}, not {value!r}"
                 )
-        return cls(**{**values, "keep": tuple(values.get("keep", cls.keep))})
+        given = {**values, "keep": tuple(values.get("keep", cls.keep))}
+        if "pruned" in values:
+            given["pruned"] = Widths.from_dict(values["pruned"])
+        return cls(**given)
 
 
 #: Sizes by name: about 5, 10 and 25 million parameters with a vocabulary of 4,096 pieces.

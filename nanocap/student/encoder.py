@@ -20,17 +20,18 @@ class EncoderBlock(nn.Module):
     token that stands for two counts for two.
     """
 
-    def __init__(self, dimensions: Dimensions, keep: int):
+    def __init__(self, dimensions: Dimensions, keep: int, index: int = 0):
         super().__init__()
-        width = dimensions.width
+        width, widths = dimensions.width, dimensions.widths
+        inner = widths.encoder_attention[index]
         self.heads, self.keep = dimensions.heads, keep
         self.norm_attention = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = nn.Linear(width, inner)
+        self.key = nn.Linear(width, inner)
+        self.value = nn.Linear(width, inner)
+        self.out = nn.Linear(inner, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = MLP(width, dimensions.mlp_ratio)
+        self.mlp = MLP(width, widths.encoder_mlp[index])
         self.reducer = make_reducer(dimensions.reducer)
 
     def forward(self, x_BNC: Tensor, size_BN1: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -45,7 +46,7 @@ class EncoderBlock(nn.Module):
             split_heads(self.query(h), self.heads), split_heads(keys, self.heads), bias
         )
         mixed = (weights @ split_heads(self.value(h), self.heads)).transpose(1, 2)
-        x = x_BNC + self.out(mixed.reshape(x_BNC.shape))
+        x = x_BNC + self.out(mixed.flatten(2))
         size = size_BN1
         if self.keep < x.shape[1]:
             # which tokens go together is a decision, not a quantity: no gradient flows through it
@@ -66,7 +67,9 @@ class Encoder(nn.Module):
         self.from_middle = nn.Linear(self.trunk.middle_channels, dimensions.width)
         self.from_top = nn.Linear(self.trunk.top_channels, dimensions.width)
         self.positions = nn.Parameter(torch.zeros(1, dimensions.grid**2, dimensions.width))
-        self.blocks = nn.ModuleList(EncoderBlock(dimensions, keep) for keep in dimensions.keep)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(dimensions, keep, index) for index, keep in enumerate(dimensions.keep)
+        )
         self.norm = nn.LayerNorm(dimensions.width)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:

@@ -39,10 +39,10 @@ def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int, bias: Tensor
 class MLP(nn.Module):
     """Two linear layers around a GELU."""
 
-    def __init__(self, width: int, ratio: int):
+    def __init__(self, width: int, inner: int):
         super().__init__()
-        self.up = nn.Linear(width, width * ratio)
-        self.down = nn.Linear(width * ratio, width)
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x_BNC)))

@@ -113,7 +113,7 @@ def test_the_search_scores_what_the_graphs_say(
     caption = captioner(photos[1], beams=4)
     cross = engine.encode(load_image(photos[1], manifest.image)[None])
     sizes = manifest.sizes
-    shape = (sizes.layers, 1, sizes.max_tokens, sizes.width)
+    shape = (sizes.layers, 1, sizes.max_tokens, sizes.cache_width)
     cache = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     never = [0, 2, *range(3, 9)]
     fed = [3, 6, *(token.id for token in caption.tokens)]  # high quality, any length

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nanocap.errors import NanocapError
 from nanocap.student import PRESETS, Dimensions, Student
+from nanocap.student.dimensions import Widths
 from nanocap.student.student import count_parameters
 
 MILLION = 1_000_000
@@ -82,3 +83,61 @@ def test_unknown_dimension() -> None:
         NanocapError, match=r"^unknown dimension 'depth'; known are decoder_layers,"
     ):
         Dimensions.from_dict({"depth": 3})
+
+
+#: Of nano-s: 2 encoder blocks, 3 decoder layers, 4 heads, width 256.
+PRUNED: dict[str, Any] = {
+    "encoder_attention": [128, 4],
+    "encoder_mlp": [500, 1024],
+    "decoder_attention": 200,
+    "cross_attention": 256,
+    "decoder_mlp": [1, 77, 900],
+}
+
+
+def test_widths_of_a_pruned_student_travel_along() -> None:
+    dimensions = Dimensions.from_dict({"pruned": PRUNED})
+    assert dimensions.pruned == dimensions.widths == Widths.from_dict(PRUNED)
+    assert Dimensions.from_dict(json.loads(json.dumps(dimensions.to_dict()))) == dimensions
+    shapes = {n: tuple(p.shape) for n, p in Student(dimensions).named_parameters()}
+    assert shapes["encoder.blocks.1.key.weight"] == (4, 256)
+    assert shapes["encoder.blocks.0.mlp.down.weight"] == (256, 500)
+    assert shapes["decoder.layers.2.out.weight"] == (256, 200)
+    assert shapes["decoder.layers.0.cross_value.bias"] == (256,)
+    assert shapes["decoder.layers.0.mlp.up.weight"] == (1, 256)
+
+
+def test_a_whole_student_says_nothing_of_widths() -> None:
+    dimensions = Dimensions()
+    assert "pruned" not in dimensions.to_dict()
+    assert dimensions.pruned is None
+    assert dimensions.widths == dimensions.whole
+    named = Dimensions(pruned=dimensions.whole)
+    assert count_parameters(Student(named)) == count_parameters(Student(dimensions))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"decoder_attention": 201},
+            "pruned.decoder_attention 201 is not a multiple of 4 from 4",
+        ),
+        ({"cross_attention": 0}, "pruned.cross_attention 0 is not a multiple of 4 from 4 to 256"),
+        (
+            {"decoder_mlp": [1, 2, 1025]},
+            "pruned.decoder_mlp 1025 is not a multiple of 1 from 1",
+        ),
+        ({"decoder_mlp": [1, 2]}, "pruned.decoder_mlp must have 3 entries"),
+        ({"decoder_mlp": 5}, "dimension 'pruned.decoder_mlp' must be a list of whole numbers"),
+        ({"encoder_mlp": [1.5, 2]}, "dimension 'pruned.encoder_mlp' must be a list of whole numb"),
+        ({"cross_attention": True}, "dimension 'pruned.cross_attention' must be a whole number"),
+        ({"depth": 3}, "dimension 'pruned' must be a table of encoder_attention, encoder_mlp, de"),
+    ],
+)
+def test_widths_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NanocapError) as caught:
+        Dimensions.from_dict({"pruned": {**PRUNED, **changes}})
+    assert str(caught.value).startswith(message)
+    with pytest.raises(NanocapError, match=r"^dimension 'pruned' must be a table"):
+        Dimensions.from_dict({"pruned": None})
