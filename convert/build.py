@@ -50,6 +50,7 @@ def build_bundle(
     probe_photos: int = PROBE_PHOTOS,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    count: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the bundle folder `out` from a checkpoint.
 
@@ -67,10 +68,11 @@ def build_bundle(
         golden: a photo that goes into the bundle (mind its licence); default: a drawn picture.
         name: default: the recipe's name, else `student`.
         decoding: defaults at run time.
-        int8: how to quantize.
+        int8: how to quantize for ONNX; default: as measurement finds best.
         calibration_photos, probe_photos: at most so many of `photos` are used.
         overwrite: replace a bundle that is there.
         report: takes lines of progress.
+        count: takes how many steps of a long part are done, and of how many.
 
     Returns:
         `out` as a Path.
@@ -100,6 +102,7 @@ def build_bundle(
         ids=checkpoint.ids(),
         tokens=tuple(tokens),
         report=report,
+        count=count,
     )
     exported = _shared(
         each

@@ -15,7 +15,6 @@ from .coreml_interpreter import Interpreter
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fp32_is_eager(tiny: Any, backend: str) -> None:
-    parity = measure(tiny.checkpoint(), backend, tiny.pixels(12, seed=3), Interpreter)
-    assert is_exact(parity), parity
-    assert f"| {backend} | 12 |" in table([(backend, parity, 1.0)])
-    assert "| 12 of 12 |" in table([(backend, parity, 1.0)])
+    parities = measure(tiny.checkpoint(), backend, tiny.pixels(8, seed=3), Interpreter)
+    assert is_exact(parities), parities
+    assert table({backend: parities}).endswith("| 0 of 8 | 8 of 8 |")
