@@ -31,6 +31,7 @@ from nanocap.runtime.captioner import Captioner
 CALIBRATION_PHOTOS = 128
 PROBE_PHOTOS = 16
 GOLDEN = "golden.png"
+PACKAGE = ".mlpackage/"
 
 
 def build_bundle(
@@ -86,9 +87,6 @@ def build_bundle(
         raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
     wanted = plan(backends, precisions)
     exporters = {backend: load_exporter(backend) for backend in wanted}
-    for backend, exporter in exporters.items():
-        if tokens and not getattr(exporter, "BUDGETS", False):
-            raise OptionError(f"{backend} has no token budgets; convert to it without --tokens")
     if len(set(tokens)) < len(tokens):
         raise OptionError(f"name each number of tokens once, not {list(tokens)}")
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
@@ -154,13 +152,26 @@ def _golden(checkpoint: Checkpoint, photo: str | os.PathLike[str] | None) -> byt
 
 
 def _shared(exported: Iterable[Exported]) -> list[Exported]:
-    """The same artifacts; of files with the same bytes, the path of the first stands for all."""
-    paths: dict[bytes, str] = {}
+    """The same artifacts; of files with the same bytes, the path of the first stands for all.
+
+    A package, a folder that another program opens, is shared as a whole or not at all.
+    """
+    firsts: dict[tuple[tuple[str, bytes], ...], str] = {}
     shared = []
     for each in exported:
-        first = {path: paths.setdefault(data, path) for path, data in each.files.items()}
+        units: dict[str, dict[str, bytes]] = {}
+        for path, data in each.files.items():
+            package, suffix, _ = path.rpartition(PACKAGE)
+            unit = package + suffix or path
+            units.setdefault(unit, {})[path.removeprefix(unit)] = data
+        first, kept = {}, {}
+        for unit, inside in units.items():
+            stands = firsts.setdefault(tuple(sorted(inside.items())), unit)
+            for rest, data in inside.items():
+                first[unit + rest] = stands + rest
+                if stands == unit:
+                    kept[unit + rest] = data
         files = {role: first[path] for role, path in each.artifact.files.items()}
-        kept = {path: data for path, data in each.files.items() if first[path] == path}
         shared.append(Exported(replace(each.artifact, files=files), kept))
     return shared
 

@@ -37,7 +37,7 @@ class Job:
         int8: how to quantize.
         ids: of tokens that are not text, by name, for a file that carries them itself.
         tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
-            own, and no number in the names. Only an exporter with `BUDGETS = True` is given some.
+            own, and no number in the names.
         report: takes a line of progress.
         count: takes how many steps of a long part are done, and of how many.
     """

@@ -42,7 +42,6 @@ from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 
 PRECISIONS = tuple(KINDS)
-BUDGETS = True  # it heeds `Job.tokens`
 OPSET = 20  # the first with Gelu; ONNX Runtime takes it from 1.17 on
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
 JUDGED = 32  # photos at most, a quarter of those to calibrate on, that int8 is chosen by

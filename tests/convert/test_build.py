@@ -23,7 +23,7 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import backends, load_exporter
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
-from nanocap.precisions import BACKENDS, PRECISIONS, plan
+from nanocap.precisions import BACKENDS, PRECISIONS, every_precision, plan
 
 
 def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
@@ -216,6 +216,42 @@ def test_what_the_command_offers_is_what_the_exporter_has(backend: str) -> None:
 def test_a_plan_gives_each_backend_its_precisions() -> None:
     assert plan(["onnx"], []) == {"onnx": ("int8",)}
     assert plan(["onnx"], ["onnx:int4", "fp32"]) == {"onnx": ("int4", "fp32")}
+
+
+def test_all_is_every_precision_of_every_backend() -> None:
+    assert plan(BACKENDS, every_precision(BACKENDS)) == PRECISIONS
+    assert every_precision(["executorch"]) == (
+        "executorch:int8",
+        "executorch:fp32",
+        "executorch:int4",
+    )
+
+
+def test_all_makes_every_precision_of_the_backends_named(
+    tmp_path: Path, checkpoint_file: Path
+) -> None:
+    """As far as the photos that they need: the plan stands before the work begins."""
+    common = ("convert", str(checkpoint_file), "--out", str(tmp_path / "out"), "--all")
+    done = cli(*common, "--to", "coreml")
+    assert done.exit_code == 1
+    assert "pal8 is calibrated on photos" in done.stderr
+    done = cli(*common, "--to", "onnx", "--precision", "fp32")
+    assert done.exit_code == 2
+    assert "--all makes every precision: leave --precision out" in done.stderr
+    assert nothing_left(tmp_path)
+
+
+def test_all_names_the_extra_that_is_missing(
+    tmp_path: Path, checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("nanocap.convert.coreml")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "nanocap.convert.exporters.coreml", raising=False)
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    done = cli("convert", str(checkpoint_file), "--out", str(tmp_path / "out"), "--all")
+    assert done.exit_code == 2, done.output
+    assert "pip install 'nanocap[coreml]'" in done.stderr.strip().splitlines()[-1]
+    assert nothing_left(tmp_path)
 
 
 def test_the_help_needs_no_torch_and_is_quick() -> None:
