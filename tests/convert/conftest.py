@@ -99,6 +99,7 @@ class Tiny:
 
     dimensions = TINY
     training = TRAINING
+    minmax = MINMAX
     student = staticmethod(tiny_student)
     student_of = staticmethod(random_student)
     tokenizer_json = staticmethod(tokenizer_json)
