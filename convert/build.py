@@ -31,6 +31,7 @@ from nanocap.runtime.captioner import Captioner
 CALIBRATION_PHOTOS = 128
 PROBE_PHOTOS = 16
 GOLDEN = "golden.png"
+PACKAGE = ".mlpackage/"
 
 
 def build_bundle(
@@ -50,6 +51,7 @@ def build_bundle(
     probe_photos: int = PROBE_PHOTOS,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    count: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the bundle folder `out` from a checkpoint.
 
@@ -67,10 +69,11 @@ def build_bundle(
         golden: a photo that goes into the bundle (mind its licence); default: a drawn picture.
         name: default: the recipe's name, else `student`.
         decoding: defaults at run time.
-        int8: how to quantize.
+        int8: how to quantize for ONNX; default: as measurement finds best.
         calibration_photos, probe_photos: at most so many of `photos` are used.
         overwrite: replace a bundle that is there.
         report: takes lines of progress.
+        count: takes how many steps of a long part are done, and of how many.
 
     Returns:
         `out` as a Path.
@@ -84,9 +87,6 @@ def build_bundle(
         raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
     wanted = plan(backends, precisions)
     exporters = {backend: load_exporter(backend) for backend in wanted}
-    for backend, exporter in exporters.items():
-        if tokens and not getattr(exporter, "BUDGETS", False):
-            raise OptionError(f"{backend} has no token budgets; convert to it without --tokens")
     if len(set(tokens)) < len(tokens):
         raise OptionError(f"name each number of tokens once, not {list(tokens)}")
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
@@ -100,6 +100,7 @@ def build_bundle(
         ids=checkpoint.ids(),
         tokens=tuple(tokens),
         report=report,
+        count=count,
     )
     exported = _shared(
         each
@@ -151,13 +152,26 @@ def _golden(checkpoint: Checkpoint, photo: str | os.PathLike[str] | None) -> byt
 
 
 def _shared(exported: Iterable[Exported]) -> list[Exported]:
-    """The same artifacts; of files with the same bytes, the path of the first stands for all."""
-    paths: dict[bytes, str] = {}
+    """The same artifacts; of files with the same bytes, the path of the first stands for all.
+
+    A package, a folder that another program opens, is shared as a whole or not at all.
+    """
+    firsts: dict[tuple[tuple[str, bytes], ...], str] = {}
     shared = []
     for each in exported:
-        first = {path: paths.setdefault(data, path) for path, data in each.files.items()}
+        units: dict[str, dict[str, bytes]] = {}
+        for path, data in each.files.items():
+            package, suffix, _ = path.rpartition(PACKAGE)
+            unit = package + suffix or path
+            units.setdefault(unit, {})[path.removeprefix(unit)] = data
+        first, kept = {}, {}
+        for unit, inside in units.items():
+            stands = firsts.setdefault(tuple(sorted(inside.items())), unit)
+            for rest, data in inside.items():
+                first[unit + rest] = stands + rest
+                if stands == unit:
+                    kept[unit + rest] = data
         files = {role: first[path] for role, path in each.artifact.files.items()}
-        kept = {path: data for path, data in each.files.items() if first[path] == path}
         shared.append(Exported(replace(each.artifact, files=files), kept))
     return shared
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nanocap.convert.calibration import FeedSource, collect_ranges
+from nanocap.convert.calibration import FeedSource, collect_extremes
 from nanocap.convert.tidy import constants, drop_unused
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -96,7 +96,7 @@ class _Forms:
 def _large(model: onnx.ModelProto, feeds: FeedSource) -> set[str]:
     """Values, and constants, that fp16 may not hold."""
     limit = LARGEST / HEADROOM
-    ranges = collect_ranges(model, _floats(model), feeds, "minmax")
+    ranges = collect_extremes(model, _floats(model), feeds)
     large = {name for name, (low, high) in ranges.items() if max(-low, high) > limit}
     return large | {
         name

@@ -11,8 +11,9 @@ decided on rounded similarities is another rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,25 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from nanocap.convert.calibration import FeedSource, Ranges, collect_ranges
+from nanocap.convert.blocks import Block, blocks
+from nanocap.convert.calibration import FeedSource, Ranges, choose_ranges, collect_histograms
+from nanocap.convert.errors import ConversionError
+from nanocap.convert.ranges import Histogram
 from nanocap.convert.tidy import quantize_gather, quantize_pixels
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What there is to decide about one graph.
+
+    Attributes:
+        method: how activations' ranges are chosen, of `ranges.METHODS`.
+        floats: blocks (see `blocks`) that stay in float.
+    """
+
+    method: str
+    floats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,41 +49,96 @@ class Int8Options:
     """How to quantize.
 
     Attributes:
-        encoder_method, decoder_method: how activations' ranges are chosen, see
-            `calibration.METHODS`.
+        encoder, decoder: None: whatever loses least, by measurement (`nanocap.convert.search`).
         reduce_range: 7-bit weights. On x86 without VNNI (before 2019 or so) the 8-bit kernel adds
             pairs of products in 16 bits and can saturate; 7 bits cannot. It costs precision on
             every other processor, ARM and WebAssembly among them, so it is off.
     """
 
-    encoder_method: str = "minmax"
-    decoder_method: str = "minmax"
+    encoder: Choice | None = None
+    decoder: Choice | None = None
     reduce_range: bool = False
+
+
+@dataclass(frozen=True)
+class Quantizable:
+    """A float graph and what its values were seen to be: int8 in one way or another.
+
+    Attributes:
+        nodes: what becomes int8.
+        exact: scale and zero point of values that need no range, as the quantizer takes them.
+        finish: the last pass over the result.
+    """
+
+    model: onnx.ModelProto
+    nodes: list[onnx.NodeProto]
+    histograms: Mapping[str, Histogram]
+    reduce_range: bool
+    exact: Mapping[str, list[dict[str, Any]]]
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto]
+
+    @classmethod
+    def encoder(
+        cls, model: onnx.ModelProto, feeds: FeedSource, reduce_range: bool = False
+    ) -> Quantizable:
+        """With an int8 trunk and linear layers; the pixels' bytes go in as they are."""
+        nodes = _trunk(model) + linear_nodes(model)
+        stem = next(node for node in nodes if node.op_type == "Conv")
+        exact = {
+            "scale": np.array(1 / PIXEL_STD, np.float32),
+            "zero_point": np.array(PIXEL_MEAN, np.uint8),
+            "quant_type": QuantType.QUInt8,
+        }
+        seen = collect_histograms(model, _activations(model, nodes), feeds)
+        finish = partial(quantize_pixels, mean=PIXEL_MEAN, std=PIXEL_STD)
+        return cls(model, nodes, seen, reduce_range, {stem.input[0]: [exact]}, finish)
+
+    @classmethod
+    def decoder(
+        cls, model: onnx.ModelProto, feeds: FeedSource, reduce_range: bool = False
+    ) -> Quantizable:
+        """With int8 linear layers and one int8 table for embedding and logits."""
+        nodes = linear_nodes(model)
+        seen = collect_histograms(model, _activations(model, nodes), feeds)
+        return cls(model, nodes, seen, reduce_range, {}, quantize_gather)
+
+    def blocks(self) -> list[Block]:
+        """What can stay in float, in the order of the graph."""
+        return blocks(self.model, self.nodes)
+
+    def quantized(self, choice: Choice) -> onnx.ModelProto:
+        """The graph in int8; this one is left as it is.
+
+        Raises:
+            ConversionError: there is no such method or block.
+        """
+        known = {block.name: block for block in self.blocks()}
+        for name in choice.floats:
+            if name not in known:
+                raise ConversionError(f"no block {name!r} to leave in float; there are {[*known]}")
+        left = {node for name in choice.floats for node in known[name].nodes}
+        nodes = [node for node in self.nodes if node.name not in left]
+        ranges = choose_ranges(self.histograms, choice.method)
+        return self.finish(_quantize(self.model, nodes, ranges, self.reduce_range, self.exact))
+
+
+PLAIN = Choice("minmax")
 
 
 def quantize_encoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
-    """The encoder with an int8 trunk and linear layers; the pixels' bytes go in as they are."""
-    nodes = _trunk(model) + linear_nodes(model)
-    stem = next(node for node in nodes if node.op_type == "Conv")
-    exact = {
-        "scale": np.array(1 / PIXEL_STD, np.float32),
-        "zero_point": np.array(PIXEL_MEAN, np.uint8),
-        "quant_type": QuantType.QUInt8,
-    }
-    ranges = collect_ranges(model, _activations(model, nodes), feeds, options.encoder_method)
-    quantized = _quantize(model, nodes, ranges, options, {stem.input[0]: [exact]})
-    return quantize_pixels(quantized, PIXEL_MEAN, PIXEL_STD)
+    """The encoder in int8, as `options.encoder` says; `PLAIN` where it says nothing."""
+    graph = Quantizable.encoder(model, feeds, options.reduce_range)
+    return graph.quantized(options.encoder or PLAIN)
 
 
 def quantize_decoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
-    """The decoder with int8 linear layers and one int8 table for embedding and logits."""
-    nodes = linear_nodes(model)
-    ranges = collect_ranges(model, _activations(model, nodes), feeds, options.decoder_method)
-    return quantize_gather(_quantize(model, nodes, ranges, options, {}))
+    """The decoder in int8, as `options.decoder` says; `PLAIN` where it says nothing."""
+    graph = Quantizable.decoder(model, feeds, options.reduce_range)
+    return graph.quantized(options.decoder or PLAIN)
 
 
 def _trunk(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -94,6 +166,12 @@ def linear_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
+def float_layers(model: onnx.ModelProto, kinds: Collection[str]) -> int:
+    """How many operators of these kinds hold weights in float."""
+    held = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    return sum(n.op_type in kinds and n.input[1] in held for n in model.graph.node)
+
+
 def _is_weight(tensor: onnx.TensorProto) -> bool:
     """Whether it is a trained matrix; the reducers' own hold zeros and ones, to count with."""
     if len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
@@ -114,7 +192,7 @@ def _quantize(
     model: onnx.ModelProto,
     nodes: list[onnx.NodeProto],
     ranges: Ranges,
-    options: Int8Options,
+    reduce_range: bool,
     overrides: Mapping[str, list[dict[str, Any]]],
 ) -> onnx.ModelProto:
     typed = onnx.shape_inference.infer_shapes(model)  # the quantizer skips values without a type
@@ -125,7 +203,7 @@ def _quantize(
     quantizer = QDQQuantizer(
         typed,
         per_channel=True,
-        reduce_range=options.reduce_range,
+        reduce_range=reduce_range,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=data,

@@ -19,6 +19,11 @@ BACKENDS = tuple(PRECISIONS)
 LIBRARIES = ("transformers",)  # written as that library's own folder, which is no bundle
 
 
+def every_precision(backends: Sequence[str]) -> tuple[str, ...]:
+    """All that there is for these backends, as `plan` takes it."""
+    return tuple(f"{backend}:{one}" for backend in backends for one in PRECISIONS[backend])
+
+
 def plan(backends: Sequence[str], precisions: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The precisions to make for each backend, in the order they were named.
 

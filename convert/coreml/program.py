@@ -3,7 +3,8 @@
 The encoder takes an image, not a tensor: Core ML's own image input holds the scale and the bias of
 the normalization, so that an app hands over a pixel buffer and nothing is normalized twice. The
 decoder takes one row (one beam of one photo): Core ML of iOS 17 gives its fast paths to fixed
-shapes only, and a second row would cost nearly as much as a second call.
+shapes only, and a second row would cost nearly as much as a second call. Its number of visual
+tokens is free only where encoders of several budgets share it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import coremltools as ct
@@ -28,6 +29,7 @@ from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 TARGET = ct.target.iOS17
+CROSS, SEEN_AXIS = ("cross_keys", "cross_values"), 2  # the decoder's inputs by visual token
 INDEX_BITS = (1, 2, 4, 6, 8)  # of palettes in iOS 17
 # No-ops that coremltools cannot read: what a full slice and `detach` become in an exported program.
 ALIASES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)
@@ -71,11 +73,12 @@ class StepDecoder(Graph):
         return self.decoder.step(tokens, position, cross_keys, cross_values, keys, values)
 
 
-def ml_program(student: Student, role: str, *, half: bool) -> Any:
+def ml_program(student: Student, role: str, *, half: bool, budgets: Collection[int] = ()) -> Any:
     """The student's `encoder` or `decoder` as a coremltools MLModel, its weights uncompressed.
 
     Args:
         half: compute and store in fp16; inputs and outputs stay fp32.
+        budgets: numbers of visual tokens that the decoder takes; default: the student's own.
     Raises:
         ConversionError: torch or coremltools refuses the graph.
     """
@@ -83,6 +86,7 @@ def ml_program(student: Student, role: str, *, half: bool) -> Any:
     side = sizes.image_size
     graph: Graph
     example: tuple[Tensor, ...]
+    axes: dict[str, dict[int, str]] = {}
     if role == "encoder":
         graph, example = ImageEncoder(student), (torch.zeros(1, 3, side, side),)
         inputs: list[Any] = [
@@ -96,14 +100,21 @@ def ml_program(student: Student, role: str, *, half: bool) -> Any:
         ]
     else:
         graph, example = StepDecoder(student), sizes.decoder_example(1, 1)
-        inputs = [
-            ct.TensorType(name, value.shape, np.float32 if value.is_floating_point() else np.int32)
-            for name, value in zip(graph.inputs, example, strict=True)
-        ]
+        seen = {*budgets, sizes.visual_tokens}
+        if len(seen) > 1:
+            axes = {name: {SEEN_AXIS: "visual_tokens"} for name in CROSS}
+            tokens = ct.RangeDim(min(seen), max(seen), default=sizes.visual_tokens)
+        inputs = []
+        for name, value in zip(graph.inputs, example, strict=True):
+            shape: list[Any] = list(value.shape)
+            if name in axes:
+                shape[SEEN_AXIS] = tokens
+            kind = np.float32 if value.is_floating_point() else np.int32
+            inputs.append(ct.TensorType(name, ct.Shape(shape), kind))
     with quiet():
         try:
             return ct.convert(
-                _exported(graph, example),
+                _exported(graph, example, axes),
                 inputs=inputs,
                 outputs=[ct.TensorType(name, dtype=np.float32) for name in graph.outputs],
                 minimum_deployment_target=TARGET,
@@ -156,8 +167,11 @@ def _palette(weight: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np
 
 
 @torch.no_grad()
-def _exported(graph: Graph, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    program = torch.export.export(graph.eval(), example).run_decompositions({})
+def _exported(
+    graph: Graph, example: tuple[Tensor, ...], axes: Mapping[str, dict[int, str]]
+) -> torch.export.ExportedProgram:
+    exported = torch.export.export(graph.eval(), example, dynamic_shapes=graph.shapes(axes))
+    program = exported.run_decompositions({})
     for node in list(program.graph.nodes):
         if node.target in ALIASES:
             node.replace_all_uses_with(node.args[0])

@@ -37,8 +37,9 @@ class Job:
         int8: how to quantize.
         ids: of tokens that are not text, by name, for a file that carries them itself.
         tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
-            own, and no number in the names. Only an exporter with `BUDGETS = True` is given some.
+            own, and no number in the names.
         report: takes a line of progress.
+        count: takes how many steps of a long part are done, and of how many.
     """
 
     probe: Probe
@@ -47,6 +48,7 @@ class Job:
     ids: Mapping[str, int] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()
     report: Callable[[str], None] = lambda line: None
+    count: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nanocap.convert.budgets import with_tokens
 from nanocap.convert.coreml.check import check_package, check_weights
 from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import package_files
@@ -33,7 +34,7 @@ PRECISIONS = ("fp16", "fp32", *PALETTES)
 
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:
-    """See `Exporter.export`."""
+    """See `Exporter.export`. One decoder a precision, whatever the number of encoders."""
     check_precisions("coreml", precisions, PRECISIONS, PALETTES, job)
     moments: Moments = {}
     if any(precision in PALETTES for precision in precisions):
@@ -43,9 +44,11 @@ def export(student: Student, precisions: Sequence[str], job: Job) -> list[Export
     for precision in precisions:
         job.report(f"coreml: converting to {precision}")
         stored = _rounded(student, precision, moments)
-        made = _pack(stored, precision)
-        job.report(f"coreml: comparing {precision} with eager on {len(job.probe.pixels)} photos")
-        exported.append(_compared(made, student, stored, job))
+        decoder = _package(stored, "decoder", precision, job.tokens)
+        for tokens in job.tokens or (student.dimensions.visual_tokens,):
+            made = _pack(with_tokens(stored, tokens), precision, decoder, job)
+            job.report(f"{made.artifact.name}: comparing on {len(job.probe.pixels)} photos")
+            exported.append(_compared(made, student, stored, job))
     return exported
 
 
@@ -58,22 +61,29 @@ def _rounded(student: Student, precision: str, moments: Moments) -> Student:
     return copy.deepcopy(student).half().float()
 
 
-def _pack(student: Student, precision: str) -> Exported:
-    name, half = f"coreml-{precision}", precision != "fp32"
-    shapes = _shapes(student)
+def _package(
+    student: Student, role: str, precision: str, budgets: Collection[int] = ()
+) -> dict[str, bytes]:
+    """The files of one package, read back."""
+    program = ml_program(student, role, half=precision != "fp32", budgets=budgets)
     weights = PALETTES[precision].weights(student) if precision in PALETTES else []
-    paths, files, packages = {}, {}, []
+    package = package_files(compress(program, weights) if weights else program)
+    check_package(f"coreml {precision} {role}", package, *_shapes(student)[role])
+    return package
+
+
+def _pack(student: Student, precision: str, decoder: Mapping[str, bytes], job: Job) -> Exported:
+    tokens = student.dimensions.visual_tokens
+    name = f"coreml-{precision}" + (f"-{tokens}" if job.tokens else "")
+    packages = {"encoder": _package(student, "encoder", precision), "decoder": decoder}
+    palettes = len(PALETTES[precision].weights(student)) if precision in PALETTES else 0
+    check_weights(name, list(packages.values()), student, palettes, half=precision != "fp32")
+    paths, files = {}, {}
     for role in ROLES:
-        program = ml_program(student, role, half=half)
-        package = package_files(compress(program, weights) if weights else program)
-        check_package(f"{name} {role}", package, *shapes[role])
-        packages.append(package)
         for part, path in PARTS.items():
             paths[f"{role}{part}"] = f"{name}/{role}.mlpackage/{path}"
-            files[paths[f"{role}{part}"]] = package[path]
-    check_weights(name, packages, student, len(weights), half=half)
-    artifact = Artifact(name, "coreml", precision, student.dimensions.visual_tokens, paths)
-    return Exported(artifact, files)
+            files[paths[f"{role}{part}"]] = packages[role][path]
+    return Exported(Artifact(name, "coreml", precision, tokens, paths), files)
 
 
 def _shapes(student: Student) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -99,9 +109,12 @@ def _compared(made: Exported, student: Student, stored: Student, job: Job) -> Ex
     """With what is known of its quality: Core ML's own figures on macOS, elsewhere the weights'."""
     artifact = made.artifact
     measured: dict[str, Any] = {"bytes": sum(map(len, made.files.values()))}
-    eager = EagerEngine(student)
+    if artifact.visual_tokens != student.dimensions.visual_tokens:
+        measured["trained_tokens"] = student.dimensions.visual_tokens
+    eager = EagerEngine(with_tokens(student, artifact.visual_tokens))
     if stored is not student:
-        weights = compare(eager, EagerEngine(stored), job.probe)
+        rounded = EagerEngine(with_tokens(stored, artifact.visual_tokens))
+        weights = compare(eager, rounded, job.probe)
         measured["parity_of_weights"] = {"against": "eager", **weights.to_dict()}
     if sys.platform == "darwin":
         parity = compare(eager, load_engine(artifact, made.files, None), job.probe)

@@ -22,7 +22,6 @@ from nanocap.runtime.engines import load_engine
 from nanocap.student import Dimensions, Student
 
 PRECISIONS = tuple(KINDS)
-BUDGETS = True  # it heeds `Job.tokens`
 
 
 def export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]:

@@ -6,8 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,20 @@ from nanocap.convert.calibration import Feeds
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Graph, Sizes
+from nanocap.convert.judge import Judge
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
+from nanocap.convert.photos import spread
 from nanocap.convert.precisions import PRECISIONS as KINDS
 from nanocap.convert.precisions import Maker, Precision
+from nanocap.convert.quantize import (
+    Int8Options,
+    Quantizable,
+    float_layers,
+    quantize_decoder,
+    quantize_encoder,
+)
 from nanocap.convert.rollout import BATCH, batches, rollout
+from nanocap.convert.search import Found, search
 from nanocap.convert.sessions import running_operators
 from nanocap.convert.tidy import clean, drop_unused
 from nanocap.errors import NanocapError
@@ -32,9 +42,10 @@ from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 
 PRECISIONS = tuple(KINDS)
-BUDGETS = True  # it heeds `Job.tokens`
 OPSET = 20  # the first with Gelu; ONNX Runtime takes it from 1.17 on
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
+JUDGED = 32  # photos at most, a quarter of those to calibrate on, that int8 is chosen by
+FEW = 16  # photos; with fewer none is held back
 DECODER_PHOTOS = 32  # each gives a dozen steps: enough for the ranges of the decoder
 
 
@@ -57,6 +68,7 @@ class _Source:
         engines: both graphs as they are, by visual tokens.
         exact: parity of the engines with eager.
         made: graphs by their maker and, of an encoder, its tokens: int4 has the encoder of int8.
+        found: how int8 is made best of a role, where the job leaves that open.
     """
 
     student: Student
@@ -65,7 +77,8 @@ class _Source:
     decoder: onnx.ModelProto
     engines: Mapping[int, Engine]
     exact: Mapping[int, Parity]
-    made: dict[tuple[Maker, int | None], onnx.ModelProto]
+    made: dict[tuple[Maker, int | None], onnx.ModelProto] = field(default_factory=dict)
+    found: dict[str, Found] = field(default_factory=dict)
 
     @classmethod
     def trace(cls, student: Student, job: Job) -> _Source:
@@ -91,14 +104,15 @@ class _Source:
             exact[tokens] = compare(EagerEngine(each), engines[tokens], job.probe)
             check_exact(exact[tokens], what)
             check_batches(engines[tokens], job.probe, what)
-        return cls(student, job, encoders, decoder, engines, exact, {})
+        return cls(student, job, encoders, decoder, engines, exact)
 
     def encoder(self, kind: Precision, tokens: int) -> onnx.ModelProto:
         """The encoder of so many tokens in a precision."""
         key = (kind.encoder, tokens)
         if key not in self.made:
+            options = self.options(kind)
             feeds = partial(_encoder_feeds, self._photos(kind))
-            graph = kind.encoder(self.encoders[tokens], feeds, self.job.int8)
+            graph = kind.encoder(self.encoders[tokens], feeds, options)
             self.made[key] = clean(graph, AXES)
         return self.made[key]
 
@@ -106,13 +120,65 @@ class _Source:
         """The decoder in a precision, for every budget."""
         key = (kind.decoder, None)
         if key not in self.made:
+            options = self.options(kind)
             feeds = partial(self._decoder_feeds, self._photos(kind))
-            graph = kind.decoder(self.decoder, feeds, self.job.int8)
+            graph = kind.decoder(self.decoder, feeds, options)
             self.made[key] = clean(graph, DECODER_AXES)
         return self.made[key]
 
+    def options(self, kind: Precision) -> Int8Options:
+        """The job's, with what measurement finds best where they leave it open.
+
+        It is found at the student's own number of tokens and holds for all.
+        """
+        options = self.job.int8
+        if kind.encoder is quantize_encoder and options.encoder is None:
+            options = replace(options, encoder=self._best("encoder").choice)
+        if kind.decoder is quantize_decoder and options.decoder is None:
+            options = replace(options, decoder=self._best("decoder").choice)
+        return options
+
+    def _best(self, role: str) -> Found:
+        if role not in self.found:
+            reduce_range = self.job.int8.reduce_range
+            fit, judged = self._split
+            self.job.report(f"onnx int8 {role}: choosing how, judged on {len(judged)} photos")
+            if role == "encoder":
+                feeds = partial(_encoder_feeds, fit)
+                graph = Quantizable.encoder(self.encoders[self._tokens], feeds, reduce_range)
+                measure = self._judge.encoder
+            else:
+                feeds = partial(self._decoder_feeds, fit)
+                graph = Quantizable.decoder(self.decoder, feeds, reduce_range)
+                measure = self._judge.decoder
+            self.found[role] = search(graph, measure, self.job.count)
+            self.job.report(f"onnx int8 {role}: {self.found[role].describe()}")
+        return self.found[role]
+
+    @cached_property
+    def _judge(self) -> Judge:
+        probe = replace(self.job.probe, pixels=self._split[1])
+        return Judge(self.encoders[self._tokens], self.decoder, probe)
+
+    @property
+    def _tokens(self) -> int:
+        """The number that choices are made at."""
+        trained = self.student.dimensions.visual_tokens
+        return trained if trained in self.encoders else next(iter(self.encoders))
+
+    @property
+    def _split(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """The photos to calibrate on and those to judge on; few photos serve for both."""
+        photos = self.job.calibration
+        if len(photos) < FEW:
+            return photos, photos
+        judged = spread(range(len(photos)), min(JUDGED, len(photos) // 4))
+        return np.delete(photos, judged, axis=0), photos[judged]
+
     def _photos(self, kind: Precision) -> npt.NDArray[np.uint8]:
-        return self.job.calibration if kind.calibrated else self.job.probe.pixels[:BATCH]
+        if not kind.calibrated:
+            return self.job.probe.pixels[:BATCH]
+        return self._split[0] if self.found else self.job.calibration
 
     def _decoder_feeds(self, photos: npt.NDArray[np.uint8]) -> Iterator[Feeds]:
         """Greedy captions of some of the photos, in turns by each budget's engine."""
@@ -139,8 +205,10 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     if precision == "fp32":
         measured["parity"] = {"against": "eager", **source.exact[tokens].to_dict()}
         return _measured(packed, measured)
+    if kind.encoder is quantize_encoder and source.found:
+        measured["int8"] = {role: found.to_dict() for role, found in source.found.items()}
     job.report(f"{name}: comparing with fp32 on {len(job.probe.pixels)} photos")
-    _check_integer(packed, kind)
+    _check_integer(packed, kind, source.options(kind))
     engine = load_engine(packed.artifact, packed.files, None)
     check_batches(engine, job.probe, name, kind.batch_tolerance)
     parity = compare(source.engines[tokens], engine, job.probe)
@@ -185,13 +253,18 @@ def trace(
     return clean(drop_unused(program.model_proto), axes)
 
 
-def _check_integer(packed: Exported, kind: Precision) -> None:
+def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> None:
     """That nothing runs in float after all which the precision has in integers."""
     never = {"encoder": kind.float_encoder, "decoder": kind.float_decoder}
+    chosen = {"encoder": options.encoder, "decoder": options.decoder}
     for role, path in packed.artifact.files.items():
         running = running_operators(packed.files[path])
         left = {op: running[op] for op in never[role] if running[op]}
-        if left:
+        choice = chosen[role]
+        allowed = 0
+        if choice is not None and choice.floats:
+            allowed = float_layers(onnx.load_from_string(packed.files[path]), never[role])
+        if sum(left.values()) > allowed:
             raise ConversionError(f"{packed.artifact.name}: {role} still runs {left} in float")
 
 

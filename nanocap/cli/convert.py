@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from nanocap.cli.progress import timed_lines
+from nanocap.cli.progress import Progress, timed_lines
 from nanocap.errors import OptionError
-from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS
+from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
 
 EXAMPLES = """\
 \b
@@ -24,6 +24,7 @@ Examples:
   nanocap convert student.safetensors --out apple --to=coreml --to=onnx --photos shards/ \\
       --precision coreml:pal8 --precision coreml:fp16 --precision onnx:int8
   nanocap convert student.safetensors --out phone --to executorch --photos shards/
+  nanocap convert student.safetensors --out everything --all --photos shards/
   nanocap verify nano-s && nanocap caption --bundle nano-s photo.jpg
   nanocap convert student.safetensors --out hub --to transformers
 
@@ -37,6 +38,7 @@ pal8, pal4    of coreml: weights are indices into palettes of 256 or, mostly, 16
 
 \b
 int8, int4 and palettes are fitted to photos: a hundred or two that resemble what they will see.
+For onnx, a quarter of them choose how int8 is scaled and whether a part of the graph stays float.
 They are read, not kept. Fewer --tokens are faster and see less; a number that the student was not
 trained with costs most, so measure it with nanocap eval.
 
@@ -78,6 +80,12 @@ killed or fails leaves nothing at --out.
     help="An artifact each; the first one runs by default.  "
     + "; ".join(f"{name}: {', '.join(some)}" for name, some in PRECISIONS.items())
     + "  [default: the first of the backend's]",
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every precision of the backends that --to names, or of all backends.",
 )
 @click.option(
     "--tokens",
@@ -132,6 +140,7 @@ def command(
     out: Path,
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
+    everything: bool,
     tokens: tuple[int, ...],
     photos: tuple[Path, ...],
     calibration: int,
@@ -149,11 +158,18 @@ def command(
         _refuse_unheeded(context, backends)
         _convert_for_library(checkpoint, out, photos, overwrite, as_json)
         return
+    if everything:
+        if precisions:
+            raise OptionError("--all makes every precision: leave --precision out")
+        if context.get_parameter_source("backends") is not ParameterSource.COMMANDLINE:
+            backends = BACKENDS
+        precisions = every_precision(backends)
     from nanocap.bundle import Bundle
     from nanocap.convert.build import build_bundle
     from nanocap.convert.quantize import Int8Options
     from nanocap.manifest import DecodingDefaults
 
+    progress = _Lines()
     bundle = build_bundle(
         checkpoint,
         out,
@@ -168,7 +184,8 @@ def command(
         int8=Int8Options(reduce_range=reduce_range),
         calibration_photos=calibration,
         overwrite=overwrite,
-        report=timed_lines(),
+        report=progress.line,
+        count=progress.count,
     )
     manifest = Bundle(bundle).manifest
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
@@ -182,6 +199,28 @@ def command(
         click.echo(json.dumps(result))
     else:
         click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
+
+
+class _Lines:
+    """Lines of progress, and below them a bar while a part of many steps goes on."""
+
+    def __init__(self) -> None:
+        self._print = timed_lines()
+        self._bar = Progress(0)
+
+    def line(self, text: str) -> None:
+        """One more line."""
+        self._bar.clear()
+        self._print(text)
+
+    def count(self, done: int, total: int) -> None:
+        """So many steps of the part are done."""
+        if done == 1:
+            self._bar = Progress(total)
+        self._bar.total = total
+        self._bar.step(done - self._bar.done)
+        if done == total:
+            self._bar.clear()
 
 
 def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.exporters.onnx import trace
 from nanocap.convert.graphs import EncoderGraph, Sizes
+from nanocap.convert.quantize import Choice, Int8Options
 from nanocap.convert.rollout import Probe
 from nanocap.manifest import DecodingDefaults
 from nanocap.precisions import PRECISIONS
@@ -41,6 +42,9 @@ TINY = Dimensions(
     reducer="merge",
     keep=(8, 4),
 )
+
+#: Not searched for, which takes minutes.
+MINMAX = Int8Options(Choice("minmax"), Choice("minmax"))
 
 
 def tiny_student(reducer: str = "merge", seed: int = 0) -> Student:
@@ -95,6 +99,7 @@ class Tiny:
 
     dimensions = TINY
     training = TRAINING
+    minmax = MINMAX
     student = staticmethod(tiny_student)
     student_of = staticmethod(random_student)
     tokenizer_json = staticmethod(tokenizer_json)
@@ -107,7 +112,7 @@ class Tiny:
 
     def exported(self, precision: str) -> Exported:
         if not self._exported:
-            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5))
+            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5), MINMAX)
             for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
                 self._exported[made.artifact.precision] = made
         return self._exported[precision]
@@ -154,6 +159,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
         tmp_path_factory.mktemp("bundles") / "tiny",
         precisions=["int8", "fp32", "fp16", "int8-dynamic", "int4"],
         photos=[photos],
+        int8=MINMAX,
         calibration_photos=8,
         golden=photos / "0.png",
         version="0.3.0",

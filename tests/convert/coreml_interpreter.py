@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from .coreml_interpreter_operators import OPERATORS
-from .coreml_interpreter_values import Values, as_kind, kind_of, shape_of
+from .coreml_interpreter_values import Values, as_kind, fits, kind_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Operation:
     names: Mapping[str, str | list[str]]  # of values, by parameter
     output: str
     kind: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
 
     def run(self, values: dict[str, Any]) -> None:
         inputs = {
@@ -41,7 +41,7 @@ class Operation:
             for parameter, name in self.names.items()
         }
         found = as_kind(self.compute(**self.fixed, **inputs), self.kind)
-        assert tuple(found.shape) == self.shape, f"{self.output}: {tuple(found.shape)}"
+        assert fits(tuple(found.shape), self.shape), f"{self.output}: {tuple(found.shape)}"
         values[self.output] = found
 
 
@@ -71,7 +71,7 @@ class Interpreter:
         for name, given in feeds.items():
             declared = self._inputs[name]
             array = _planes(given) if isinstance(given, Image.Image) else np.array(given)
-            assert array.shape == shape_of(declared), f"{name}: {array.shape}"
+            assert fits(array.shape, shape_of(declared)), f"{name}: {array.shape}"
             values[name] = as_kind(torch.from_numpy(array), kind_of(declared))
         for operation in self._operations:
             operation.run(values)

@@ -37,11 +37,19 @@ def kind_of(tensor_type: Any) -> str:
     return str(MIL_pb2.DataType.Name(tensor_type.dataType))
 
 
-def shape_of(tensor_type: Any) -> tuple[int, ...]:
-    """Its shape, which must be fixed."""
-    kinds = {dimension.WhichOneof("dimension") for dimension in tensor_type.dimensions}
-    assert kinds <= {"constant"}, "an axis of free length"
-    return tuple(dimension.constant.size for dimension in tensor_type.dimensions)
+def shape_of(tensor_type: Any) -> tuple[int | None, ...]:
+    """Its shape; None for an axis whose length is free."""
+    return tuple(
+        dimension.constant.size if dimension.WhichOneof("dimension") == "constant" else None
+        for dimension in tensor_type.dimensions
+    )
+
+
+def fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    """Whether a value has its declared shape."""
+    return len(shape) == len(declared) and all(
+        there in (found, None) for found, there in zip(shape, declared, strict=True)
+    )
 
 
 def as_kind(x: Tensor, kind: str) -> Tensor:
@@ -69,6 +77,7 @@ class Values:
         """A value of the protobuf: a tensor, or a text."""
         tensor_type = value.type.tensorType
         kind, shape = kind_of(tensor_type), shape_of(tensor_type)
+        assert None not in shape, "a constant of free length"
         if kind == "STRING":
             (text,) = value.immediateValue.tensor.strings.values
             return str(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
@@ -23,7 +26,7 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import backends, load_exporter
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
-from nanocap.precisions import BACKENDS, PRECISIONS, plan
+from nanocap.precisions import BACKENDS, PRECISIONS, every_precision, plan
 
 
 def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
@@ -95,6 +98,52 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(bundle: Path, tiny: Any)
     with pytest.raises(OptionError, match="is there already"):
         build_bundle(tiny.checkpoint(), bundle, precisions=["fp32"])
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_force_replaces_a_bundle_that_is_there(
+    tmp_path: Path, bundle: Path, checkpoint_file: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(bundle, out)
+    arguments = ("convert", str(checkpoint_file), "--out", str(out), "--precision", "fp32")
+    refused = cli(*arguments)
+    assert refused.exit_code == 2
+    assert "is there already" in refused.stderr
+    assert Bundle(out).manifest == Bundle(bundle).manifest
+    done = cli(*arguments, "--force")
+    assert done.exit_code == 0, done.output
+    assert [artifact.name for artifact in Bundle(out).manifest.artifacts] == ["onnx-fp32"]
+    assert Bundle(out).unlisted() == []  # nothing of the old one is left
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_checkpoint_of_another_schema_is_named(
+    tmp_path: Path, tiny: Any, checkpoint_file: Path
+) -> None:
+    """Of a version with other dimensions, without some tensors, or of no version of ours."""
+    with safe_open(checkpoint_file, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    dimensions = json.loads(metadata["dimensions"])
+    fewer = dict(list(tensors.items())[1:])
+    for name, weights, about, message in (
+        ("newer", tensors, {**dimensions, "experts": 4}, "unknown dimension 'experts'; known are"),
+        ("other", tensors, {**dimensions, "width": "wide"}, "dimension 'width' must be of type"),
+        ("fewer", fewer, dimensions, "Missing key|Error.* loading state_dict"),
+        ("list", tensors, [1, 2], "its dimensions are no table"),
+        ("foreign", tensors, None, "not a student's checkpoint"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        other = {key: value for key, value in metadata.items() if key != "dimensions"}
+        if about is not None:
+            other["dimensions"] = json.dumps(about)
+        save_file(weights, path, other)
+        with pytest.raises(ConversionError, match=message) as caught:
+            build_bundle(path, tmp_path / "out", precisions=["fp32"])
+        assert str(caught.value).startswith(str(path))
+        assert str(caught.value).endswith("give the student.safetensors of a run")
+        assert "\n" not in str(caught.value)
+    assert nothing_left(tmp_path)
 
 
 def nothing_left(folder: Path) -> bool:
@@ -216,6 +265,42 @@ def test_what_the_command_offers_is_what_the_exporter_has(backend: str) -> None:
 def test_a_plan_gives_each_backend_its_precisions() -> None:
     assert plan(["onnx"], []) == {"onnx": ("int8",)}
     assert plan(["onnx"], ["onnx:int4", "fp32"]) == {"onnx": ("int4", "fp32")}
+
+
+def test_all_is_every_precision_of_every_backend() -> None:
+    assert plan(BACKENDS, every_precision(BACKENDS)) == PRECISIONS
+    assert every_precision(["executorch"]) == (
+        "executorch:int8",
+        "executorch:fp32",
+        "executorch:int4",
+    )
+
+
+def test_all_makes_every_precision_of_the_backends_named(
+    tmp_path: Path, checkpoint_file: Path
+) -> None:
+    """As far as the photos that they need: the plan stands before the work begins."""
+    common = ("convert", str(checkpoint_file), "--out", str(tmp_path / "out"), "--all")
+    done = cli(*common, "--to", "coreml")
+    assert done.exit_code == 1
+    assert "pal8 is calibrated on photos" in done.stderr
+    done = cli(*common, "--to", "onnx", "--precision", "fp32")
+    assert done.exit_code == 2
+    assert "--all makes every precision: leave --precision out" in done.stderr
+    assert nothing_left(tmp_path)
+
+
+def test_all_names_the_extra_that_is_missing(
+    tmp_path: Path, checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("nanocap.convert.coreml")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "nanocap.convert.exporters.coreml", raising=False)
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    done = cli("convert", str(checkpoint_file), "--out", str(tmp_path / "out"), "--all")
+    assert done.exit_code == 1, done.output
+    assert "pip install 'nanocap[coreml]'" in done.stderr.strip().splitlines()[-1]
+    assert nothing_left(tmp_path)
 
 
 def test_the_help_needs_no_torch_and_is_quick() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
+from nanocap.convert.budgets import with_tokens
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.coreml.check import check_package, check_weights
@@ -270,6 +271,40 @@ def test_elsewhere_the_engine_says_what_to_do(both: Path) -> None:
     with pytest.raises(EngineError, match=r"coreml-fp32: Core ML runs on macOS, not on .*onnx"):
         Captioner(both, engine="coreml")
     assert Captioner(both, engine="onnx").artifact.name == "onnx-fp32"
+
+
+def test_budgets_share_a_decoder_and_every_package_is_whole(
+    tiny: Any, tmp_path: Path, open_package: Opener
+) -> None:
+    folder = build_bundle(
+        tiny.checkpoint(),
+        tmp_path / "several",
+        backends=["coreml", "onnx"],
+        precisions=["fp32"],
+        tokens=[4, 16],
+        probe_photos=2,
+    )
+    bundle = Bundle(folder)
+    artifacts = [one for one in bundle.manifest.artifacts if one.backend == "coreml"]
+    assert [(a.name, a.visual_tokens) for a in artifacts] == [
+        ("coreml-fp32-4", 4),
+        ("coreml-fp32-16", 16),
+    ]
+    assert [a.measured.get("trained_tokens") for a in artifacts] == [None, 4]
+    packages = {str(path.relative_to(folder)) for path in folder.rglob("*.mlpackage")}
+    assert packages == {
+        "coreml-fp32-4/encoder.mlpackage",
+        "coreml-fp32-4/decoder.mlpackage",
+        "coreml-fp32-16/encoder.mlpackage",
+    }
+    for package in packages:
+        Interpreter(folder / package)  # nothing of it lies elsewhere
+    for artifact in artifacts:
+        student = with_tokens(tiny.student(), artifact.visual_tokens)
+        engine = open_package(Exported(artifact, bundle.load(artifact)))
+        check_exact(
+            compare(EagerEngine(student), engine, tiny.probe(tiny.pixels(3))), artifact.name
+        )
 
 
 def test_an_artifact_without_all_its_files_is_refused(made: Any, tmp_path: Path) -> None:

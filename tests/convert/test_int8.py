@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from nanocap.convert.calibration import METHODS, collect_ranges
+from nanocap.convert.calibration import choose_ranges, collect_extremes, collect_histograms
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.quantize import Int8Options, linear_nodes
+from nanocap.convert.quantize import Choice, Int8Options, linear_nodes
+from nanocap.convert.ranges import METHODS
 from nanocap.convert.sessions import running_operators
 from nanocap.student.reducers import REDUCERS
 
@@ -117,7 +118,7 @@ def test_int8_without_photos_is_refused(tiny: Any) -> None:
 @pytest.mark.parametrize("reducer", sorted(REDUCERS))
 @pytest.mark.parametrize("reduce_range", [False, True])
 def test_every_reducer_in_int8(tiny: Any, reducer: str, reduce_range: bool) -> None:
-    options = Int8Options("percentile", "mse", reduce_range)
+    options = Int8Options(Choice("percentile"), Choice("mse"), reduce_range)
     job = Job(tiny.probe(tiny.pixels(4)), tiny.pixels(8, seed=5), options)
     (made,) = load_exporter("onnx").export(tiny.student(reducer), ["int8"], job)
     assert made.artifact.measured["parity"]["tokens_equal"] > 0.5
@@ -131,25 +132,30 @@ def doubling() -> onnx.ModelProto:
     return onnx.parser.parse_model(text)
 
 
-def test_ranges_are_those_of_the_values_seen() -> None:
+def test_extremes_are_those_of_the_values_seen() -> None:
     feeds = [{"x": np.array([-1.0, 2.0], np.float32)}, {"x": np.array([3.0], np.float32)}]
-    ranges = collect_ranges(doubling(), ["y", "z"], lambda: iter(feeds), "minmax")
-    assert ranges == {"y": (-2.0, 6.0), "z": (-6.0, 2.0)}
+    ranges = {"y": (-2.0, 6.0), "z": (-6.0, 2.0)}
+    assert collect_extremes(doubling(), ["y", "z"], lambda: iter(feeds)) == ranges
+    histograms = collect_histograms(doubling(), ["y", "z"], lambda: iter(feeds))
+    assert choose_ranges(histograms, "minmax") == ranges
+    assert all(seen.counts.sum() == 3 for seen in histograms.values())
 
 
 def test_methods_clip_an_outlier_in_their_own_ways() -> None:
     values = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
     values[0] = 50
     feeds = [{"x": part} for part in np.split(values, 10)]
+    histograms = collect_histograms(doubling(), ["y"], lambda: iter(feeds))
     errors, highest = {}, {}
     for method in METHODS:
-        low, high = collect_ranges(doubling(), ["y"], lambda: iter(feeds), method)["y"]
+        low, high = choose_ranges(histograms, method)["y"]
         step = (high - low) / 255
         rounded = np.clip(np.rint((2 * values - low) / step), 0, 255) * step + low
         errors[method], highest[method] = float(((rounded - 2 * values) ** 2).mean()), high
     assert highest["minmax"] == 100
     assert 6 < highest["percentile"] < 9
     assert highest["percentile"] < highest["mse"] < highest["minmax"]
+    assert highest["entropy"] < highest["minmax"]
     assert errors["mse"] == min(errors.values())
 
 
@@ -157,6 +163,6 @@ def test_calibration_names_what_is_wrong() -> None:
     with pytest.raises(
         ConversionError, match="unknown calibration method 'best'; known are minmax"
     ):
-        collect_ranges(doubling(), ["x"], lambda: iter([]), "best")
+        choose_ranges({}, "best")
     with pytest.raises(ConversionError, match="calibration saw no photos"):
-        collect_ranges(doubling(), ["x"], lambda: iter([]), "minmax")
+        collect_histograms(doubling(), ["x"], lambda: iter([]))
