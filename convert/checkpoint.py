@@ -16,6 +16,7 @@ from nanocap.image import ImageRule
 from nanocap.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
 from nanocap.student import Student
 from nanocap.student.student import count_parameters
+from nanocap.student.trunks import SEPARATOR
 from nanocap.vocabulary import Vocabulary
 
 TOKEN_PIECES = {"pad": "<pad>", "end": "<end>", "unknown": "<unk>"}
@@ -119,6 +120,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if "tokenizer" not in metadata:
         raise ConversionError(
             f"{path}: holds no tokenizer; give the student.safetensors that nanocap distill wrote"
+        )
+    if SEPARATOR in student.dimensions.trunk:
+        raise ConversionError(
+            f"{path}: sees with several trunks ({student.dimensions.trunk}): it is a teacher; distil"
+            " a student from it"
         )
     try:
         training = json.loads(metadata.get("training", "{}"))

@@ -27,6 +27,7 @@ from nanocap.convert.exporters import backends, load_exporter
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
 from nanocap.precisions import BACKENDS, PRECISIONS, every_precision, plan
+from nanocap.student import Dimensions, Student
 
 
 def test_a_bundle_says_all_about_itself(bundle: Path, tiny: Any) -> None:
@@ -143,6 +144,18 @@ def test_a_checkpoint_of_another_schema_is_named(
         assert str(caught.value).startswith(str(path))
         assert str(caught.value).endswith("give the student.safetensors of a run")
         assert "\n" not in str(caught.value)
+    assert nothing_left(tmp_path)
+
+
+def test_a_teacher_of_several_trunks_is_no_student(tmp_path: Path, checkpoint_file: Path) -> None:
+    _, metadata = Student.load(checkpoint_file)
+    values = {**json.loads(metadata["dimensions"]), "trunk": "lite0+edgetpu"}
+    path = tmp_path / "house.safetensors"
+    Student(Dimensions.from_dict(values)).save(path, metadata)
+    with pytest.raises(
+        ConversionError, match=r"several trunks \(lite0\+edgetpu\): it is a teacher"
+    ):
+        build_bundle(path, tmp_path / "out", precisions=["fp32"])
     assert nothing_left(tmp_path)
 
 
