@@ -123,8 +123,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     if SEPARATOR in student.dimensions.trunk:
         raise ConversionError(
-            f"{path}: sees with several trunks ({student.dimensions.trunk}): it is a teacher; distil"
-            " a student from it"
+            f"{path}: sees with several trunks ({student.dimensions.trunk}): it is a teacher;"
+            " distil a student from it"
         )
     try:
         training = json.loads(metadata.get("training", "{}"))
