@@ -6,18 +6,19 @@ then it is also what the backend says when it is left to itself. Core ML runs on
 elsewhere what was saved is run by the tests' interpreter of ML programs.
 
 Photo by photo, since there is one thing that rounding can decide: which tokens merge, where two
-similarities are equal to the last digit. Then logits are apart by more than digits. So eager is
-compared with itself as well, its sums in another order (without oneDNN): what that changes no
-backend is to blame for.
+similarities are equal to the last digits. Then logits are apart by more than digits, and no backend
+is to blame for it: a photo counts as such a tie where eager itself moves as far once the weights of
+its trunk differ by a millionth.
 
     python -P tests/benchmarks/fp32_parity.py student.safetensors --photos 'DATA/coco-human-000.tar'
 
-Exits with 1 where a backend is not eager: logits to 1e-3, every caption the same.
+Exits with 1 where a backend is not eager: logits to 1e-3 but for ties, every caption the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import sys
 import tempfile
@@ -36,10 +37,12 @@ from nanocap.convert.parity import LOGITS_TOLERANCE, EagerEngine, Parity, compar
 from nanocap.convert.photos import find_photos, load_photos
 from nanocap.manifest import DecodingDefaults
 from nanocap.precisions import BACKENDS
-from nanocap.runtime.engines import Engine, Floats, load_engine
+from nanocap.runtime.engines import Engine, load_engine
 from nanocap.runtime.engines.coreml import CoreMLEngine, Model, write_packages
+from nanocap.student import Student
 
 TESTS = Path(__file__).parents[1]
+NUDGE, NUDGES = 1e-6, 24  # of a weight, about the rounding of a long sum; and how often
 CHECKED = 2  # drawn pictures that the exporter itself compares on
 
 OpenPackage = Callable[[Path], Model]
@@ -74,12 +77,20 @@ def photo_by_photo(
     return [compare(eager, engine, one) for one in ones]
 
 
-class OtherSums(EagerEngine):
-    """Eager with torch's own kernels, which add in another order than oneDNN's."""
+def is_tie(checkpoint: Checkpoint, pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether the last digits of the weights decide how one photo [1, size, size, 3] is seen."""
+    eager = EagerEngine(checkpoint.student)
+    probe = checkpoint.probe(pixels, DecodingDefaults())
+    nudged = (EagerEngine(_nudged(checkpoint.student, seed)) for seed in range(NUDGES))
+    return any(beyond([compare(eager, other, probe)]) for other in nudged)
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        with torch.backends.mkldnn.flags(enabled=False):
-            return super().encode(pixels)
+
+@torch.no_grad()
+def _nudged(student: Student, seed: int) -> Student:
+    random, other = torch.Generator().manual_seed(seed), copy.deepcopy(student)
+    for weights in other.encoder.trunk.parameters():
+        weights.mul_(1 + NUDGE * torch.randn(weights.shape, generator=random))
+    return other
 
 
 def is_exact(parities: Sequence[Parity]) -> bool:
@@ -143,11 +154,12 @@ def main() -> int:
         for photo, parity in enumerate(rows[backend]):
             if not is_exact([parity]):
                 print(f"{backend}: photo {photo}: {parity}", file=sys.stderr)
-    exact = all(map(is_exact, rows.values()))
-    others = OtherSums(checkpoint.student)
-    rows["eager, other sums"] = photo_by_photo(checkpoint, others, pixels)
     print(table(rows))
-    return int(not exact)
+    apart = {i for some in rows.values() for i, one in enumerate(some) if beyond([one])}
+    ties = {photo for photo in sorted(apart) if is_tie(checkpoint, pixels[photo : photo + 1])}
+    print(f"of the {len(apart)} photos beyond 1e-3, {len(ties)} are ties that rounding decides")
+    words = all(same(parities) == len(parities) for parities in rows.values())
+    return int(not words or apart != ties)
 
 
 if __name__ == "__main__":
