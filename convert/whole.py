@@ -83,18 +83,45 @@ def whole_caption(bundle: Bundle, artifact: Artifact) -> onnx.ModelProto:
 
 
 def _resize(manifest: Manifest) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
-    """Bytes of any size to the encoder's `pixels`, as Pillow resizes them."""
+    """Bytes of any size to the encoder's `pixels`, as Pillow resizes them.
+
+    Photos of the model's own size are let through. That there is one photo is then hidden from
+    ONNX Runtime: where it knows, it makes a Gemm of each integer MatMul with its sum, and computes
+    that in float.
+    """
     mode = MODES[manifest.image.resample]
     size = manifest.image.size
+    node, info = helper.make_node, helper.make_tensor_value_info
+    shape = [1, None, None, 3]
+    as_is = helper.make_graph(
+        [node("Unsqueeze", ["image", "first_axis"], ["image_1SS3"])],
+        "as_it_is",
+        [],
+        [info("image_1SS3", TensorProto.UINT8, shape)],
+    )
+    resized = helper.make_graph(
+        [
+            node("Unsqueeze", ["image", "first_axis"], ["image_1HW3"]),
+            node("Transpose", ["image_1HW3"], ["image_13HW"], perm=[0, 3, 1, 2]),
+            node("Resize", ["image_13HW", "", "", "square"], ["small_13SS"], antialias=1, **mode),
+            node("Transpose", ["small_13SS"], ["small_1SS3"], perm=[0, 2, 3, 1]),
+        ],
+        "resized",
+        [],
+        [info("small_1SS3", TensorProto.UINT8, shape)],
+    )
     nodes = [
-        helper.make_node("Unsqueeze", ["image", "first_axis"], ["image_1HW3"]),
-        helper.make_node("Transpose", ["image_1HW3"], ["image_13HW"], perm=[0, 3, 1, 2]),
-        helper.make_node(
-            "Resize", ["image_13HW", "", "", "square"], ["small_13SS"], antialias=1, **mode
-        ),
-        helper.make_node("Transpose", ["small_13SS"], ["pixels"], perm=[0, 2, 3, 1]),
+        node("Shape", ["image"], ["image_shape"]),
+        node("Equal", ["image_shape", "own_shape"], ["same_sides"]),
+        node("Cast", ["same_sides"], ["same_counts"], to=TensorProto.INT32),
+        node("ReduceMin", ["same_counts"], ["same_count"], keepdims=0),
+        node("Cast", ["same_count"], ["is_own_size"], to=TensorProto.BOOL),
+        node("If", ["is_own_size"], ["photo"], then_branch=as_is, else_branch=resized),
+        node("Reshape", ["photo", "batch_shape"], ["pixels"]),
     ]
-    return nodes, {"square": np.array([1, 3, size, size]), "first_axis": np.array([0])}
+    constants = {"square": [1, 3, size, size], "own_shape": [size, size, 3], "first_axis": [0]}
+    constants["batch_shape"] = [-1, size, size, 3]
+    return nodes, {name: np.array(value) for name, value in constants.items()}
 
 
 def _outer(manifest: Manifest) -> dict[str, Any]:
