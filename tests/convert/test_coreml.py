@@ -273,6 +273,7 @@ def test_elsewhere_the_engine_says_what_to_do(both: Path) -> None:
     assert Captioner(both, engine="onnx").artifact.name == "onnx-fp32"
 
 
+@pytest.mark.slow
 def test_budgets_share_a_decoder_and_every_package_is_whole(
     tiny: Any, tmp_path: Path, open_package: Opener
 ) -> None:

@@ -33,6 +33,8 @@ from nanocap.runtime.engines.coreml import CoreMLEngine, write_packages
 from nanocap.student import Dimensions, Student
 from nanocap.student.dimensions import Widths
 
+pytestmark = pytest.mark.slow
+
 #: No two widths alike, so that none can stand for another.
 WIDTHS = Widths(
     encoder_attention=(14, 24),

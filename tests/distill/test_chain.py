@@ -90,6 +90,7 @@ def test_one_command_makes_all_of_it(chained: Path, drawn: Path, tmp_path: Path)
     assert teacher.dimensions.vocabulary == 80
 
 
+@pytest.mark.slow
 def test_what_came_before_decides_the_run(chained: Path, drawn: Path, tmp_path: Path) -> None:
     """With another teacher below it, the finished stage is another recipe's."""
     out = tmp_path / "run"
@@ -135,6 +136,7 @@ def test_chains_that_do_not_hold(
     assert not (tmp_path / "run" / "before" / "teacher").exists()  # said before anything is made
 
 
+@pytest.mark.slow
 def test_preparing_makes_what_comes_before(chained: Path, drawn: Path, tmp_path: Path) -> None:
     result: Any = distill(chained, drawn, tmp_path / "run", "--prepare-only", "--json")
     assert result.exit_code == 0, result.output

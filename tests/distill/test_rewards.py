@@ -102,6 +102,7 @@ def rewarded(write_recipe: Callable[..., Path], scorer_file: Path) -> Callable[[
     return write
 
 
+@pytest.mark.slow
 def test_a_run_is_rewarded_for_being_found(
     rewarded: Callable[[str], Path], drawn: Path, tmp_path: Path
 ) -> None:
