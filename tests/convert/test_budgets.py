@@ -19,6 +19,8 @@ from nanocap.convert.parity import EagerEngine
 from nanocap.runtime.engines import load_engine
 from nanocap.student import Dimensions, Student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:

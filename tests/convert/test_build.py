@@ -101,6 +101,7 @@ def test_a_bundle_that_is_there_is_not_replaced_unasked(bundle: Path, tiny: Any)
     assert (bundle / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_force_replaces_a_bundle_that_is_there(
     tmp_path: Path, bundle: Path, checkpoint_file: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_options_that_cannot_be_are_refused_before_the_work(tmp_path: Path, tiny
     assert nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_nothing(tmp_path: Path, checkpoint_file: Path) -> None:
     command = [sys.executable, "-m", "nanocap.cli", "convert", str(checkpoint_file)]
     command += ["--out", str(tmp_path / "out"), "--precision", "fp32"]
@@ -227,6 +229,7 @@ def cli(*arguments: str) -> Result:
     return CliRunner().invoke(group, arguments)
 
 
+@pytest.mark.slow
 def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> None:
     out = tmp_path / "out"
     done = cli(

@@ -39,6 +39,7 @@ def test_the_exported_encoder_equals_eager(tiny: Any, reducer: str) -> None:
         assert difference(found, expected) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_single_steps_equal_the_full_forward_pass(tiny: Any) -> None:
     student, engine = tiny.student(), tiny.engine(tiny.exported("fp32"))
     length, images, beams = tiny.dimensions.max_tokens, 2, 3

@@ -86,6 +86,7 @@ def test_differences_are_those_of_the_figures(found: Report) -> None:
         assert row.bytes > 0
 
 
+@pytest.mark.slow
 def test_first_differences_are_those_of_the_captions(
     tiny: Any, pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from nanocap.convert.sessions import open_session
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer, ScorerDimensions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
