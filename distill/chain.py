@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import click
 from accelerate import Accelerator
 
-from nanocap.distill.corpus import Corpus, prepare
+from nanocap.distill.corpus import prepare
+from nanocap.distill.digest import file_digest
 from nanocap.distill.earlier import Earlier, mentioned
 from nanocap.distill.guides import Guides
 from nanocap.distill.labelling import Options, label
@@ -47,15 +47,10 @@ class Chain:
                 there.
             NanocapError: as training and labelling do.
         """
-        recipe = self._load(())
-        return train(self.run(recipe, self.corpus(recipe, accelerator)), accelerator)
+        return train(self.run(self.load(), accelerator), accelerator)
 
-    def prepare(self, accelerator: Accelerator) -> Corpus:
-        """Do all that comes before, and prepare the photos."""
-        return self.corpus(self._load(()), accelerator)
-
-    def corpus(self, recipe: Recipe, accelerator: Accelerator) -> Corpus:
-        """The photos of the recipe, once everything before it has been made."""
+    def run(self, recipe: Recipe, accelerator: Accelerator) -> Run:
+        """The run of the recipe, once everything before it has been made."""
         for needed in recipe.before:
             if needed.recipe:
                 self._earlier(needed).make(accelerator)
@@ -63,25 +58,29 @@ class Chain:
             if accelerator.is_main_process:
                 self._label(recipe, needed)
             accelerator.wait_for_everyone()
-        with accelerator.main_process_first():
-            tokenizer = self._tokenizer(recipe)
-            return prepare(recipe, self._root(recipe), self.cache, tokenizer, self._before)
-
-    def run(self, recipe: Recipe, corpus: Corpus) -> Run:
-        """The run itself, its files found."""
         start = Start(self._file(recipe.start)) if recipe.start else None
         guides = Guides([self._file(name) for name in recipe.teachers]) if recipe.teachers else None
         scorer = ImageTextScorer.load(self._file(recipe.scorer)) if recipe.scorer else None
-        before = [self._before.digest(f"before:{needed.name}") for needed in recipe.before]
+        shared = recipe.data.tokenizer
+        before = start or guides or (Start(self._file(shared)) if shared else None)
+        with accelerator.main_process_first():
+            tokenizer = before.tokenizer if before is not None else ""
+            corpus = prepare(recipe, self._root(recipe), self.cache, tokenizer, self._before)
+        made = [self._before.digest(f"before:{needed.name}") for needed in recipe.before]
         if recipe.scorer:
-            before.append(hashlib.sha256(self._file(recipe.scorer).read_bytes()).hexdigest())
-        beside = self.recipe.parent
-        return Run(
-            recipe, corpus, self.out, self.cache, start, guides, scorer, beside, tuple(before)
-        )
+            made.append(file_digest(self._file(recipe.scorer)))
+        files = (start, guides, scorer, self.recipe.parent, tuple(made))
+        return Run(recipe, corpus, self.out, self.cache, *files)
+
+    def load(self) -> Recipe:
+        """The recipe, and those before it checked as well: now rather than hours later.
+
+        Raises:
+            RecipeError: as `make` does.
+        """
+        return self._load(())
 
     def _load(self, outer: tuple[Path, ...]) -> Recipe:
-        """The recipe, and those before it checked as well: now rather than hours later."""
         path = self.recipe.resolve()
         if path in outer:
             raise RecipeError(f"{self.recipe}: comes before itself")
@@ -110,12 +109,6 @@ class Chain:
 
     def _file(self, text: str) -> Path:
         return self.recipe.parent / self._before.located(text)
-
-    def _tokenizer(self, recipe: Recipe) -> str:
-        if recipe.teachers:
-            return Guides([self._file(name) for name in recipe.teachers]).tokenizer
-        shared = recipe.start or recipe.data.tokenizer
-        return Start(self._file(shared)).tokenizer if shared else ""
 
     def _label(self, recipe: Recipe, needed: Before) -> None:
         root, located = self._root(recipe), self._before.located

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanocap.distill.digest import file_digest
 from nanocap.errors import RecipeError
 
 STUDENT, PLAN = "student.safetensors", "plan.json"  # what a run gives; what decided labels
@@ -45,7 +45,7 @@ class Earlier:
         for made in (STUDENT, PLAN):
             path = self.folder / name / made
             if path.exists():
-                return hashlib.sha256(path.read_bytes()).hexdigest()
+                return file_digest(path)
         raise RecipeError(f"before:{name} is not there: {self.folder / name}")
 
 

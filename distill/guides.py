@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
+from nanocap.distill.digest import file_digest
 from nanocap.distill.losses import Reader, divergence
 from nanocap.distill.maps import Maps
 from nanocap.distill.teachers import KINDS
@@ -47,7 +47,7 @@ class Guides:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each file."""
-        return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.paths)
+        return tuple(map(file_digest, self.paths))
 
     def feeds(self, corpus: Corpus, schedule: Schedule, views: int, cache: Path) -> list[Maps]:
         """Cached maps of each teacher's own trunk; files are shared where the trunks are equal."""

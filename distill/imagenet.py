@@ -76,9 +76,14 @@ def describe(name: str) -> list[dict[str, str]]:
 def _fits(kind: str, name: str) -> bool:
     if name.endswith(FILE_SUFFIX):
         return f"efficientnet-{kind}" not in PACKAGES
+    _package(name)
+    return name == f"efficientnet-{kind}"
+
+
+def _package(name: str) -> Package:
     if name not in PACKAGES:
         raise RecipeError(f"imagenet {name!r} is unknown; known are {', '.join(PACKAGES)}")
-    return name == f"efficientnet-{kind}"
+    return PACKAGES[name]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -95,9 +100,7 @@ def load(name: str) -> dict[str, Tensor]:
         RecipeError: no such weights are known.
         NanocapError: the package is not installed.
     """
-    if name not in PACKAGES:
-        raise RecipeError(f"imagenet {name!r} is unknown; known are {', '.join(PACKAGES)}")
-    package = PACKAGES[name]
+    package = _package(name)
     try:
         holder = getattr(importlib.import_module(package.module), package.holder)
     except ImportError as error:

@@ -8,7 +8,6 @@ however many of them there are and however large.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from nanocap.distill.guides import Guides, seen
 from nanocap.distill.losses import Reader, by_length, mean_distribution, top_divergence
 from nanocap.distill.maps import SEED, Maps
 from nanocap.distill.tokenizer import PAD, PREFIX
+from nanocap.whole_file import whole_file
 
 TOP = 16  # pieces kept of each distribution
 CHUNK = 32  # photos that go through the teachers at once
@@ -165,6 +165,5 @@ def _write(
     asked: Sequence[tuple[NDArray[Any], NDArray[np.float16]]], places: Path, looks: Path
 ) -> None:
     for path, parts in ((places, [one for one, _ in asked]), (looks, [two for _, two in asked])):
-        partial = path.with_name(f".{path.name}.partial.npy")
-        np.save(partial, np.concatenate(parts))
-        os.replace(partial, path)
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.save(file, np.concatenate(parts))

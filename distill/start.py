@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nanocap.distill.digest import file_digest
 from nanocap.errors import RecipeError
 from nanocap.student import Dimensions, Student
 
@@ -34,7 +34,7 @@ class Start:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return file_digest(self.path)
 
     def student(self, dimensions: Dimensions) -> Student:
         """The student, with the reduction of tokens that the recipe asks for.

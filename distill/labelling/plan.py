@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanocap import __version__
+from nanocap.distill.digest import file_digest
 from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.teachers import KeyedTeacher, Teacher
@@ -148,8 +148,7 @@ def _identity(name: str) -> dict[str, str]:
         path = Path(part.removeprefix("file:"))
         parts.append(path.name if path.is_file() else part)
         if path.is_file():
-            with path.open("rb") as file:
-                found[f"{len(parts)} {path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[f"{len(parts)} {path.name}"] = file_digest(path)
     return {"name": ",".join(parts), **found}
 
 

@@ -45,6 +45,9 @@ def command(
 
     accelerator = Accelerator(mixed_precision=mixed_precision(precision))
     chain = Chain(recipe, out, cache if cache is not None else out / "cache", data)
-    result = chain.prepare(accelerator).folder if prepare_only else chain.make(accelerator)
+    if prepare_only:
+        result = chain.run(chain.load(), accelerator).corpus.folder
+    else:
+        result = chain.make(accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))

@@ -70,8 +70,8 @@ class Study:
         """Train one row; returns the path of its student."""
         recipe = taken_apart(self.recipe, variant, seed, self.options.steps)
         # with all that comes before, also where nothing of it is used: one tokenizer for all rows
-        corpus = self.chain.corpus(recipe, self.accelerator)
-        return train(replace(self.chain.run(recipe, corpus), out=folder), self.accelerator)
+        run = replace(self.chain.run(recipe, self.accelerator), out=folder)
+        return train(run, self.accelerator)
 
 
 def score(student: Path, val: str, beams: int) -> dict[str, float]:
