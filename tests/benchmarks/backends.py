@@ -1,8 +1,8 @@
 """ExecuTorch against ONNX Runtime: encoder and decoder step, same precision, one thread, in turns.
 
 Of each precision that a bundle holds for both, the calls of the runtime's own engines are timed on
-the same photo, one after the other. Let the machine be quiet: ExecuTorch loses more to other work, its
-median then more than doubles. The sizes of all artifacts are printed as well.
+the same photo, one after the other. Let the machine be quiet: ExecuTorch loses more to other work,
+its median then more than doubles. The sizes of all artifacts are printed as well.
 
     nanocap convert student.safetensors --out everything --all --photos photos/
     python -P tests/benchmarks/backends.py everything
