@@ -43,6 +43,7 @@ class Source:
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
     drop: str = ""  # leave out captions that match this regular expression
+    wording: tuple[str, ...] = ()  # captions made of each text, such as "a photo of a {}"
     licence: str = ""
 
 
@@ -78,6 +79,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.999
     samples: int = 5  # self-critical: captions drawn for each photo
+    rewarded: tuple[str, ...] = ()  # self-critical: sources whose captions reward; none means all
     retrieval: float = 0.0  # self-critical: weight of being found by the `scorer`
     floor: float = 0.0  # share of objects that must be there; below it the stage stops
     distillation: float = 0.0  # supervised: share of the loss that the `teachers` give
@@ -192,6 +194,11 @@ def check(recipe: Recipe) -> None:
                 f"source {source.name!r}: quality {source.quality!r} is not one of "
                 f"{', '.join(QUALITIES)}, {OF_ROW}"
             )
+        for wording in source.wording:
+            if wording.count("{}") != 1:
+                raise RecipeError(
+                    f"source {source.name!r}: wording {wording!r} needs one {{}}, for the text"
+                )
         try:
             re.compile(source.drop)
         except re.error as error:
@@ -206,6 +213,11 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(
                 f"stages[{index}].keep is a share above 0 and at most 1, not {stage.keep:g}"
             )
+        for name in stage.rewarded:
+            if name not in names:
+                raise RecipeError(f"stages[{index}].rewarded: {name!r} is not the name of a source")
+        if stage.rewarded and stage.kind != "self-critical":
+            raise RecipeError(f"stages[{index}].rewarded is for self-critical stages only")
         if stage.distillation > 1:
             raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
         for name in FROM_TEACHERS:

@@ -79,8 +79,9 @@ class SelfCritical:
 
     Rennie et al., "Self-critical sequence training" (2017), with the baseline of Luo, "A better
     variant of self-critical sequence training" (2020). A share of cross-entropy stays in, because
-    without it the captions become few and generic. Where the stage gives retrieval a weight, that
-    reward is added.
+    without it the captions become few and generic. Photos with a single caption, or a noisy one,
+    reward what is common: leave their sources out of `rewarded`, and they stay supervised. Where
+    the stage gives retrieval a weight, that reward is added.
     """
 
     def __init__(self, context: Context):
@@ -95,9 +96,8 @@ class SelfCritical:
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
     ) -> Target:
         context, count = self.context, self.context.stage.samples
-        # Captions of lower quality are no measure to draw towards: their photos stay supervised.
         best = QUALITY["high"]
-        rewarded = [i for i, photo in enumerate(photos) if context.table.quality[photo] == best]
+        rewarded = [i for i, photo in enumerate(photos) if self._rewards(photo)]
         samples = self._samples(inputs[rewarded], maps) if rewarded else []
         texts = to_texts(context.corpus.tokenizer, samples)
         about = [photos[rewarded[i // count]] for i in range(len(texts))]
@@ -120,6 +120,13 @@ class SelfCritical:
         if drawn:
             metrics["words"] = _mean_words(texts)
         return Target(both, weights, 0.0, sampled, metrics)
+
+    def _rewards(self, photo: int) -> bool:
+        """Whether its captions are a measure to draw towards; other photos stay supervised."""
+        if self.context.table.quality[photo] != QUALITY["high"]:
+            return False
+        sources = self.context.stage.rewarded
+        return not sources or self.context.corpus.rows[photo].source in sources
 
     @torch.no_grad()
     def _samples(self, inputs: Tensor, maps: bool) -> list[list[int]]:

@@ -89,6 +89,21 @@ HUB = 'table = "captions.jsonl"'
         (HUB, "", "source 'shapes' needs exactly one of shards, table, hub"),
         (HUB, f'{HUB}\nquality = "best"', "source 'shapes': quality 'best' is not one of high,"),
         (HUB, f"{HUB}\ndrop = '(a'", "source 'shapes': drop '(a' is no regular expression"),
+        (
+            HUB,
+            f'{HUB}\nwording = ["a photo"]',
+            "source 'shapes': wording 'a photo' needs one {}, for the text",
+        ),
+        (
+            "samples = 3",
+            'rewarded = ["cats"]',
+            "stages[2].rewarded: 'cats' is not the name of a source",
+        ),
+        (
+            "captions = 2",
+            'rewarded = ["shapes"]',
+            "stages[0].rewarded is for self-critical stages only",
+        ),
         ("vocabulary = 80", "", None),
         ("steps = 9\n", "", "stages[0] lacks the key 'steps'"),
         ('name = "shapes"\npreset', "preset", "the recipe lacks the key 'name'"),

@@ -152,3 +152,18 @@ def test_no_gradient_is_kept_for_sampling(context: Callable[..., Context]) -> No
     target = target_of(here)
     assert not target.advantage.requires_grad
     assert all(parameter.grad is None for parameter in here.student.parameters())
+
+
+def test_sources_that_reward_nothing_stay_supervised(context: Callable[..., Context]) -> None:
+    here = context(2)
+    odd = {photo for photo in PHOTOS if photo % 2}
+    for photo in odd:
+        here.corpus.rows[photo] = replace(here.corpus.rows[photo], source="web")
+    here = replace(here, stage=replace(here.stage, rewarded=("shapes",)))
+    target = target_of(here)
+    count, images = here.stage.samples, target.captions.image.tolist()
+    rewarded = [index for index, photo in enumerate(PHOTOS) if photo not in odd]
+    drawn = len(rewarded) * count
+    assert images[:drawn] == [index for index in rewarded for _ in range(count)]
+    assert images[drawn:] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(row[0] == QUALITY["high"] for row in rows_of(target))
