@@ -19,6 +19,7 @@ from nanocap.student.dimensions import PRESETS, Dimensions
 OF_ROW = "row"  # as the quality of a source: each row names its own
 NAME = re.compile("[a-z0-9][a-z0-9-]*")  # of a folder
 FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
+OF_REWARDS = ("rewarded", "repetition")  # of a stage
 AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 
@@ -81,6 +82,7 @@ class Stage:
     samples: int = 5  # self-critical: captions drawn for each photo
     rewarded: tuple[str, ...] = ()  # self-critical: sources whose captions reward; none means all
     retrieval: float = 0.0  # self-critical: weight of being found by the `scorer`
+    repetition: float = 0.0  # self-critical: what a word costs that people do not say twice
     floor: float = 0.0  # share of objects that must be there; below it the stage stops
     distillation: float = 0.0  # supervised: share of the loss that the `teachers` give
     imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
@@ -216,8 +218,9 @@ def check(recipe: Recipe) -> None:
         for name in stage.rewarded:
             if name not in names:
                 raise RecipeError(f"stages[{index}].rewarded: {name!r} is not the name of a source")
-        if stage.rewarded and stage.kind != "self-critical":
-            raise RecipeError(f"stages[{index}].rewarded is for self-critical stages only")
+        for name in OF_REWARDS:
+            if getattr(stage, name) and stage.kind != "self-critical":
+                raise RecipeError(f"stages[{index}].{name} is for self-critical stages only")
         if stage.distillation > 1:
             raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
         for name in FROM_TEACHERS:

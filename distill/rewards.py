@@ -1,7 +1,8 @@
-"""What a caption that was drawn is worth: to people's captions, and among other photos."""
+"""What a caption that was drawn is worth: to people's captions, among other photos, in itself."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from nanocap.distill.corpus import Corpus
 from nanocap.distill.scorer.similarity import ImageTextScorer
 
 Floats = NDArray[np.float64]
+
+SAID_AGAIN = 0.02  # of the captions that have a word; people say no rarer one twice
 
 
 class Reward(Protocol):
@@ -66,3 +69,29 @@ class RetrievalReward:
         scale, _ = self._scorer.scorer.scales()
         shares = (cosines * scale.detach().cpu()).softmax(1).double().numpy()
         return np.array([shares[i, batch.index(photo)] for i, photo in enumerate(photos)])
+
+
+class RepetitionReward:
+    """Minus one for every word of a caption that it has said before, and people would not have.
+
+    CIDEr-D hardly minds "a sink and a sink": one true half scores well. Which words may come twice
+    ("a man in a red shirt and a man in a blue shirt") is counted in people's captions.
+    """
+
+    name = "repeats"
+
+    def __init__(self, corpus: Corpus):
+        there, again = Counter[str](), Counter[str]()
+        for index in corpus.training():
+            for caption in corpus.rows[index].captions:
+                for word, count in Counter(caption.split()).items():
+                    there[word] += 1
+                    again[word] += count > 1
+        self._free = {word for word, count in again.items() if count >= SAID_AGAIN * there[word]}
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        return np.array([-float(self._again(text)) for text in texts])
+
+    def _again(self, text: str) -> int:
+        counts = Counter(word for word in text.split() if word not in self._free)
+        return sum(count - 1 for count in counts.values())

@@ -17,7 +17,7 @@ from nanocap.distill.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.losses import target_count
 from nanocap.distill.recipe import Stage
-from nanocap.distill.rewards import CiderReward, RetrievalReward, Reward
+from nanocap.distill.rewards import CiderReward, RepetitionReward, RetrievalReward, Reward
 from nanocap.distill.rollout import roll_out, to_texts
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.tokenizer import LENGTH, QUALITY
@@ -91,6 +91,9 @@ class SelfCritical:
             assert context.scorer is not None
             found = RetrievalReward(context.corpus, context.scorer)
             self.rewards.append((found, context.stage.retrieval))
+        if context.stage.repetition:
+            again = RepetitionReward(context.corpus)
+            self.rewards.append((again, context.stage.repetition))
 
     def target(
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool

@@ -17,7 +17,7 @@ from nanocap.distill.corpus import Corpus
 from nanocap.distill.floor import Floor
 from nanocap.distill.monitor import Monitor
 from nanocap.distill.recipe import Recipe
-from nanocap.distill.rewards import CiderReward, RetrievalReward
+from nanocap.distill.rewards import CiderReward, RepetitionReward, RetrievalReward
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.errors import RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions
@@ -62,6 +62,13 @@ def test_cider_takes_each_photos_own_captions(corpus: Corpus) -> None:
     reward = CiderReward(corpus)
     assert reward.score(own, PHOTOS).min() > 1.0
     assert reward.score(own, PHOTOS[::-1])[1] < reward.score(own, PHOTOS)[1]
+
+
+def test_words_that_people_do_not_say_twice_cost(corpus: Corpus) -> None:
+    # people say "a" twice in nearly all of these captions, and nothing else
+    reward = RepetitionReward(corpus)
+    texts = ["a red circle on a red circle", "a red circle on a blue square", "no no no", ""]
+    assert reward.score(texts, PHOTOS).tolist() == [-2.0, 0.0, -2.0, 0.0]
 
 
 def test_the_floor_keeps_the_last_faithful_weights(tmp_path: Path) -> None:
