@@ -17,6 +17,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from nanocap.distill.augment import decode
 from nanocap.distill.chain import Chain
 from nanocap.distill.devices import mixed_precision
 from nanocap.distill.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.sources import read_source, source_of
+from nanocap.distill.sources import Example, read_source, source_of
 from nanocap.distill.teachers.student import joined
 from nanocap.distill.trainer import train
 from nanocap.metrics.reference import Missing, reference_measures
@@ -74,16 +75,22 @@ class Study:
         return train(run, self.accelerator)
 
 
-def score(student: Path, val: str, beams: int) -> dict[str, float]:
-    """CIDEr and BLEU-4 of a student, and its number of different captions."""
+def captioned(student: Path, examples: Sequence[Example], beams: int) -> dict[str, str]:
+    """The caption of each photo by its key, by beam search in torch."""
     teacher = joined([str(student)])
-    examples = list(read_source(source_of(val), Path()))
     captions: dict[str, str] = {}
     for first in range(0, len(examples), BATCH):
         some = examples[first : first + BATCH]
         photos: list[Image.Image] = [decode(example.image) for example in some]
         found = teacher.caption(photos, beams)
         captions |= {e.key: best[0].text for e, best in zip(some, found, strict=True)}
+    return captions
+
+
+def score(student: Path, val: str, beams: int) -> dict[str, float]:
+    """CIDEr and BLEU-4 of a student, and its number of different captions."""
+    examples = list(read_source(source_of(val), Path()))
+    captions = captioned(student, examples, beams)
     references = {example.key: example.captions for example in examples}
     measures = reference_measures(captions, references, ["cider", "bleu"])
     figures = {one.key: one.interval().value for one in measures if not isinstance(one, Missing)}
