@@ -44,7 +44,6 @@ class Source:
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
     drop: str = ""  # leave out captions that match this regular expression
-    wording: tuple[str, ...] = ()  # captions made of each text, such as "a photo of a {}"
     licence: str = ""
 
 
@@ -196,11 +195,6 @@ def check(recipe: Recipe) -> None:
                 f"source {source.name!r}: quality {source.quality!r} is not one of "
                 f"{', '.join(QUALITIES)}, {OF_ROW}"
             )
-        for wording in source.wording:
-            if wording.count("{}") != 1:
-                raise RecipeError(
-                    f"source {source.name!r}: wording {wording!r} needs one {{}}, for the text"
-                )
         try:
             re.compile(source.drop)
         except re.error as error:

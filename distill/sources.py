@@ -16,7 +16,6 @@ from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
-VOWELS = "aeiou"
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
@@ -56,8 +55,6 @@ def read_source(source: Source, root: Path, rejected: Rejected | None = None) ->
     count = 0
     for example in _read(source, root, rejected):
         captions = example.captions
-        if source.wording:
-            captions = tuple(_worded(w, c) for c in captions for w in source.wording)
         if source.drop:
             captions = tuple(c for c in captions if not re.search(source.drop, c))
         if not captions:
@@ -81,14 +78,6 @@ def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Exa
         raise
     except Exception as error:  # the library raises many kinds, down to those of its parsers
         raise DataError(f"source {source.name!r}: cannot be read ({_first_line(error)})") from error
-
-
-def _worded(wording: str, text: str) -> str:
-    """The text in its sentence, where "a" becomes "an" before a vowel."""
-    before, after = wording.split("{}")
-    if before.endswith("a ") and text and text[0].lower() in VOWELS:
-        before = before[:-1] + "n "
-    return f"{before}{text}{after}"
 
 
 def set_aside(keys: list[str], count: int) -> set[str]:

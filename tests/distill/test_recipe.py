@@ -90,11 +90,6 @@ HUB = 'table = "captions.jsonl"'
         (HUB, f'{HUB}\nquality = "best"', "source 'shapes': quality 'best' is not one of high,"),
         (HUB, f"{HUB}\ndrop = '(a'", "source 'shapes': drop '(a' is no regular expression"),
         (
-            HUB,
-            f'{HUB}\nwording = ["a photo"]',
-            "source 'shapes': wording 'a photo' needs one {}, for the text",
-        ),
-        (
             "samples = 3",
             'rewarded = ["cats"]',
             "stages[2].rewarded: 'cats' is not the name of a source",

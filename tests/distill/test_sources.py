@@ -123,17 +123,6 @@ def test_drop_leaves_out_captions_and_photos_without_any(shards: Path) -> None:
     assert examples[0].captions == ("Something red",)
 
 
-def test_wording_makes_captions_of_names(tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.tar", 0, ["raccoon", "espresso", None, "Owl"], key="class")
-    wording = ("a close up of a {}", "the {} here")
-    source = Source("s", shards="a.tar", captions="class", wording=wording, drop="the owl|the rac")
-    assert [example.captions for example in read(source, tmp_path)] == [
-        ("a close up of a raccoon",),
-        ("a close up of an espresso", "the espresso here"),
-        ("a close up of an Owl", "the Owl here"),
-    ]
-
-
 def test_limit_counts_photos_that_have_captions(shards: Path) -> None:
     source = Source("s", shards="train-*.tar", limit=3)
     assert [example.key for example in read(source, shards)] == ["0000", "0001", "0002"]
