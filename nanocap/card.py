@@ -11,6 +11,7 @@ CARD = "README.md"  # its name in the bundle
 QUALITY = "quality"  # key of an artifact's `measured`: records by the name of the set of photos
 COMPARISON = "comparison"  # the same: what the parity report says of it
 SHOWN = ("cider", "bleu4", "rouge_l", "meteor", "spice", "distinct", "hallucination")  # of a set
+THIS = "this model"  # the run that made it
 
 USE = """\
 ## Use
@@ -156,7 +157,7 @@ def _interval(figure: object, sign: str = "") -> str:
 
 def training_section(training: Mapping[str, Any]) -> str:
     """Runs, data and weights behind a model, with their licences, in Markdown."""
-    runs = list(_runs(training, "this model"))
+    runs = list(_runs(training, THIS))
     lines = ["## Training", ""]
     if training:
         rows = [
@@ -190,11 +191,12 @@ def training_section(training: Mapping[str, Any]) -> str:
 def _runs(training: Mapping[str, Any], role: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A run, then what it went on from and what taught it."""
     yield role, training
+    name = role if role == THIS else str(training.get("recipe", role))
     start = training.get("start")
     if isinstance(start, Mapping):
-        yield from _runs(start, f"what {role} started from")
+        yield from _runs(start, f"what {name} started from")
     for number, teacher in enumerate(_objects(training, "teachers"), 1):
-        yield from _runs(teacher, f"teacher {number} of {role}")
+        yield from _runs(teacher, f"teacher {number} of {name}")
 
 
 def _steps(run: Mapping[str, Any]) -> str:

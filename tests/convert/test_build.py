@@ -84,7 +84,7 @@ def test_the_card_names_every_run_and_all_data_behind_the_model(bundle: Path) ->
     first = {"recipe": "first", "steps": {"maps": 70}, "teachers": [teacher, teacher]}
     card = model_card(replace(manifest, training={**manifest.training, "start": first}), 1000)
     assert "| what this model started from | first | ? | maps 70 |" in card
-    assert "| teacher 2 of what this model started from | old | 9 |" in card
+    assert "| teacher 2 of first | old | 9 |" in card
     assert card.count("| birds | CC0 |") == 1
     assert "{'" not in card
 
