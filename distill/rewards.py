@@ -90,7 +90,7 @@ class RepetitionReward:
         self._free = {word for word, count in again.items() if count >= SAID_AGAIN * there[word]}
 
     def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
-        return np.array([-float(self._again(text)) for text in texts])
+        return np.array([float(-self._again(text)) for text in texts])
 
     def _again(self, text: str) -> int:
         counts = Counter(word for word in text.split() if word not in self._free)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from nanocap.distill.batches import CaptionTable, Schedule
 from nanocap.distill.cider import Cider
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.recipe import Recipe
+from nanocap.distill.rewards import RepetitionReward
 from nanocap.distill.rollout import to_texts
 from nanocap.distill.stages import STAGES, Context, Target
 from nanocap.distill.tokenizer import END, LENGTH, PAD, QUALITY
@@ -157,9 +159,11 @@ def test_no_gradient_is_kept_for_sampling(context: Callable[..., Context]) -> No
 def test_sources_that_reward_nothing_stay_supervised(context: Callable[..., Context]) -> None:
     here = context(2)
     odd = {photo for photo in PHOTOS if photo % 2}
-    for photo in odd:
-        here.corpus.rows[photo] = replace(here.corpus.rows[photo], source="web")
-    here = replace(here, stage=replace(here.stage, rewarded=("shapes",)))
+    corpus = copy.copy(here.corpus)  # which other tests share
+    corpus.rows = [
+        replace(row, source="web") if index in odd else row for index, row in enumerate(corpus.rows)
+    ]
+    here = replace(here, corpus=corpus, stage=replace(here.stage, rewarded=("shapes",)))
     target = target_of(here)
     count, images = here.stage.samples, target.captions.image.tolist()
     rewarded = [index for index, photo in enumerate(PHOTOS) if photo not in odd]
@@ -167,3 +171,22 @@ def test_sources_that_reward_nothing_stay_supervised(context: Callable[..., Cont
     assert images[:drawn] == [index for index in rewarded for _ in range(count)]
     assert images[drawn:] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert all(row[0] == QUALITY["high"] for row in rows_of(target))
+
+
+def test_repetition_lowers_what_a_sample_is_worth(context: Callable[..., Context]) -> None:
+    here = context(2)
+    here = replace(here, stage=replace(here.stage, samples=24))
+    torch.manual_seed(7)
+    before = target_of(here)
+    torch.manual_seed(7)
+    after = target_of(replace(here, stage=replace(here.stage, repetition=2.0)))
+    rows = rows_of(after)[: 4 * here.stage.samples]
+    assert rows == rows_of(before)[: len(rows)]  # the same draws
+    texts = to_texts(here.corpus.tokenizer, [row[2:] for row in rows])
+    cost = RepetitionReward(here.corpus).score(texts, [])
+    assert cost.min() < 0  # these students babble
+    assert after.metrics["repeats"] == pytest.approx(cost.mean())
+    shares = torch.from_numpy(2.0 * cost).float().reshape(4, -1)
+    peers = (shares.sum(1, keepdim=True) - shares) / (shares.shape[1] - 1)
+    changed = (after.advantage - before.advantage)[: len(rows)]
+    torch.testing.assert_close(changed, (shares - peers).flatten(), atol=1e-5, rtol=0)
