@@ -60,7 +60,7 @@ class Eyes:
             NanocapError: the file is missing or damaged.
             DataError: none of the photos that were chosen can be read.
         """
-        student, images = load(str(path)), []
+        images = []
         count = min(STRANGERS, len(photos))
         for index in range(count):
             [photo] = photos.read(index * len(photos) // count, 1)
@@ -69,7 +69,17 @@ class Eyes:
                 images.append(image)
         if not images:
             raise DataError(f"{path}: no photo to compare with can be read; name others")
-        return cls(student, path, _visual(student, images))
+        return cls.beside(path, images)
+
+    @classmethod
+    def beside(cls, path: Path, strangers: Sequence[Image.Image]) -> Eyes:
+        """The student of a checkpoint, with these photos as the strangers.
+
+        Raises:
+            OptionError, NanocapError: as `load`.
+        """
+        student = load(str(path))
+        return cls(student, path, _visual(student, strangers))
 
     def gains(
         self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]

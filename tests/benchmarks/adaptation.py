@@ -34,9 +34,8 @@ from accelerate import Accelerator
 from nanocap.distill.augment import decode
 from nanocap.distill.chain import Chain
 from nanocap.distill.devices import mixed_precision
-from nanocap.distill.labelling.adapt import Eyes, drop_unseen
+from nanocap.distill.labelling.adapt import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
-from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.recipe import Recipe, load_recipe
 from nanocap.distill.sources import Example, read_source, source_of
 from nanocap.distill.trainer import train
@@ -90,9 +89,10 @@ class Study:
             path = self.out / f"{source.name}.tar"
             if source.name not in self.options.sources or path.exists():
                 continue
-            examples = list(read_source(source, self.root))
-            strangers = PhotoShards([str(self.root / source.shards)], [])
-            eyes = Eyes.load(self.options.student, strangers)
+            # by key, since a shard may hold a photo twice
+            examples = list({one.key: one for one in read_source(source, self.root)}.values())
+            others = examples[:: max(1, len(examples) // STRANGERS)][:STRANGERS]
+            eyes = Eyes.beside(self.options.student, [decode(one.image) for one in others])
             bar = click.progressbar(examples, label=f"adapting {source.name}", file=sys.stderr)
             with (
                 whole_file(path) as partial,
