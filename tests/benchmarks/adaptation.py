@@ -18,9 +18,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
 import sys
-import sysconfig
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +28,7 @@ from typing import Any
 import click
 from ablation import captioned
 from accelerate import Accelerator
+from pruning import command
 
 from nanocap.distill.augment import decode
 from nanocap.distill.chain import Chain
@@ -51,7 +50,6 @@ SHOWN = (
     ("words", "words"),
     ("distinct", "distinct"),
 )
-NANOCAP = str(Path(sysconfig.get_path("scripts")) / "nanocap")
 
 
 def targets(example: Example, eyes: Eyes) -> dict[str, list[str]]:
@@ -74,7 +72,7 @@ def targets(example: Example, eyes: Eyes) -> dict[str, list[str]]:
 
 
 class Study:
-    """The three trainings over one source of photos each, with three kinds of captions."""
+    """The three trainings: the same photos, with three kinds of captions."""
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.out = options, options.out
@@ -130,11 +128,8 @@ class Study:
         found = captioned(student, examples, self.options.beams)
         lines = [json.dumps({"image": key, "caption": text}) for key, text in found.items()]
         captions.write_text("\n".join(lines), encoding="utf-8")
-        command = [NANOCAP, "eval", str(captions), "--data", self.options.val, "--json"]
-        done = subprocess.run(
-            [*command, "--skip", "meteor"], capture_output=True, text=True, check=True
-        )
-        values: dict[str, Any] = json.loads(done.stdout)
+        data = ("--data", self.options.val, "--json", "--skip", "meteor")
+        values: dict[str, Any] = json.loads(command(["eval", str(captions), *data]))
         return values
 
     def rows(self) -> Iterator[str]:
