@@ -1,4 +1,4 @@
-"""`nanocap eval`: score bundles, or captions that somebody has, on photos with references."""
+"""`nanocap eval`: score bundles, teachers, or captions that somebody has, on photos."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nanocap import quality
-from nanocap.bundle import Bundle, default_bundle
-from nanocap.caption import Caption
-from nanocap.cli.progress import Progress
+from nanocap.bundle import Bundle
+from nanocap.cli.speakers import Question, is_bundle, listen
 from nanocap.distill.recipe import load_recipe
 from nanocap.distill.sources import Example, read_source, set_aside, source_of
-from nanocap.errors import DataError, ImageError
+from nanocap.errors import DataError
 from nanocap.metrics.evaluation import (
     Difference,
     Evaluation,
@@ -27,23 +26,22 @@ from nanocap.metrics.evaluation import (
     oddities,
 )
 from nanocap.metrics.reference import SCORERS
-from nanocap.report.cards import Photo, Side
+from nanocap.report.cards import Photo
 from nanocap.report.eval_page import write_eval_page
-from nanocap.runtime.captioner import Captioner
-
-CAPTION_FILES = (".jsonl",)
 
 
 @click.command()
-@click.argument(
-    "targets", nargs=-1, metavar="[BUNDLE|CAPTIONS]...", type=click.Path(path_type=Path)
-)
+@click.argument("targets", nargs=-1, metavar="[BUNDLE|CAPTIONS|TEACHER]...")
 @click.option("--data", help="WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
 @click.option("--source", "name", help="Score the photos that the recipe set aside of this source.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Instead of the recipe's root.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
-@click.option("--beams", type=click.IntRange(1, 64), help="[default: the bundle's]")
+@click.option(
+    "--beams",
+    type=click.IntRange(1, 64),
+    help="[default: the bundle's; 3 for a teacher]",
+)
 @click.option(
     "--length", type=click.Choice(["any", "short", "long"]), help="[default: the bundle's]"
 )
@@ -92,7 +90,7 @@ CAPTION_FILES = (".jsonl",)
 @click.pass_context
 def command(
     ctx: click.Context,
-    targets: tuple[Path, ...],
+    targets: tuple[str, ...],
     data: str | None,
     recipe: Path | None,
     name: str | None,
@@ -113,9 +111,10 @@ def command(
 ) -> None:
     """Score a bundle (default: the model inside the package) on photos with reference captions.
 
-    Instead of a bundle, a .jsonl file of captions that somebody has ("image" and "caption" a line).
-    Two of either are compared on the same photos, pair by pair. Every figure comes with its 95 %
-    interval over the choice of photos.
+    Instead of a bundle, a .jsonl file of captions that somebody has ("image" and "caption" a
+    line), or a teacher as `nanocap label` takes it: student:CHECKPOINT, hf:ID_OR_PATH, or
+    ensemble:A,B,... of them. Two of any are compared on the same photos, pair by pair. Every
+    figure comes with its 95 % interval over the choice of photos.
 
     CIDEr, BLEU, ROUGE-L, METEOR and SPICE come from pycocoevalcap with its PTB tokenizer, which
     needs Java.
@@ -125,14 +124,15 @@ def command(
       nanocap eval --data 'flickr8k-val-*.tar'
       nanocap eval my-bundle --artifact onnx-fp32 --data photos/captions.jsonl
       nanocap eval my-bundle theirs.jsonl --data 'flickr8k-val-*.tar'
+      nanocap eval student:runs/house-2/student.safetensors --data 'flickr8k-val-*.tar'
       nanocap eval --data 'flickr8k-val-*.tar' --report page
       nanocap eval --data 'flickr8k-val-*.tar' --scorer runs/scorer/scorer.safetensors
       nanocap eval --recipe distill/recipes/nano-s.toml --source coco-human
       nanocap eval my-bundle --data 'flickr8k-val-*.tar' --record flickr8k-val
     """
     if len(targets) > 2:
-        raise click.UsageError("one bundle is scored, or two are compared; not more")
-    if record is not None and (len(targets) != 1 or targets[0].suffix.lower() in CAPTION_FILES):
+        raise click.UsageError("one is scored, or two are compared; not more")
+    if record is not None and (len(targets) != 1 or not is_bundle(targets[0])):
         raise click.UsageError("--record writes into one bundle: name it")
     troubles = _Troubles()
     examples = list(_examples(data, recipe, name, data_root, troubles))
@@ -143,38 +143,11 @@ def command(
     known = _seen(seen) if seen else None
     if judge is not None and not judge.is_file():
         raise DataError(f"{judge}: there is no such scorer; `nanocap scorer` trains one")
-    sides: list[Side] = []
-
-    def described(target: Path | None) -> dict[str, list[str]]:
-        """Captions a photo, best first."""
-        if target is not None and target.suffix.lower() in CAPTION_FILES:
-            texts = _read_captions(target, set(keys), troubles)
-            sides.append(Side(str(target), texts))
-            return {key: [text] for key, text in texts.items()}
-        captioner = Captioner(target, artifact=artifact, threads=threads)
-        progress, found = Progress(len(examples)), {}
-        spoken: dict[str, Caption] = {}
-        outcomes = captioner.attempt(
-            (example.image for example in examples),
-            batch_size=batch_size,
-            beams=beams,
-            length=length,
-            n_best=n_best,
-        )
-        for example, outcome in zip(examples, outcomes, strict=True):
-            if isinstance(outcome, ImageError):
-                progress.clear()
-                troubles.add(example.key, str(outcome))
-            else:
-                found[example.key] = [c.text for c in (outcome, *outcome.alternatives)]
-                spoken[example.key] = outcome
-            progress.step()
-        progress.clear()
-        path, chosen = target or default_bundle(), captioner.artifact.name
-        sides.append(Side.of_bundle(path, chosen, length, spoken))
-        return found
-
-    candidates = [described(target) for target in targets or (None,)]
+    question = Question(
+        examples, troubles.add, artifact, threads, beams, length, n_best, batch_size
+    )
+    answers = [listen(target, question) for target in targets or (None,)]
+    candidates = [answer.candidates for answer in answers]
     sets = [{key: texts[0] for key, texts in several.items()} for several in candidates]
     if captions is not None:
         lines = (json.dumps({"image": key, "caption": text}) for key, text in sets[0].items())
@@ -203,7 +176,7 @@ def command(
         for texts, several in zip(sets, candidates, strict=True)
     ]
     if record is not None:
-        _record(targets[0], artifact, record, evaluations[0])
+        _record(Path(targets[0]), artifact, record, evaluations[0])
     rows = compare(*evaluations) if len(evaluations) == 2 else []
     if as_json:
         values = evaluations[0].to_dict()
@@ -215,6 +188,7 @@ def command(
         click.echo(f"\n{len(references)} photos, {troubles.count} left out")
     if report is not None:
         scored = [Photo(e.key, e.image, e.captions) for e in examples if e.key in common]
+        sides = [answer.side for answer in answers]
         write_eval_page(report, sides, evaluations, rows, scored, troubles.count)
     ctx.exit(1 if troubles.count else 0)
 
@@ -259,8 +233,8 @@ def _table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _comparison(rows: Sequence[Difference], targets: Sequence[Path]) -> str:
-    names = {"first": str(targets[0]), "second": str(targets[1])}
+def _comparison(rows: Sequence[Difference], targets: Sequence[str]) -> str:
+    names = {"first": targets[0], "second": targets[1]}
     lines = [f"{'':24}{'first':>9}{'second':>9}{'difference':>12}   95 % interval, who is better"]
     for row in rows:
         interval = f"[{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
@@ -269,28 +243,6 @@ def _comparison(rows: Sequence[Difference], targets: Sequence[Path]) -> str:
             f"{row.difference.value:+12.2f}   {interval}  {names.get(row.verdict, row.verdict)}"
         )
     return "\n".join(lines)
-
-
-def _read_captions(path: Path, wanted: set[str], troubles: _Troubles) -> dict[str, str]:
-    """Captions by key from JSON lines of `image` and `caption`."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line.strip()]
-        pairs = [(row["image"], row["caption"]) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: not JSON lines with image and caption ({error})") from error
-    found: dict[str, str] = {}
-    for key, text in pairs:
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise DataError(f"{path}: image and caption must be texts, not {key!r} and {text!r}")
-        if key in found:
-            raise DataError(f"{path}: {key} stands twice")
-        found[key] = text
-    for key in sorted(found.keys() - wanted):
-        troubles.add(key, f"{path} has a caption of it, but there are no references")
-    for key in sorted(wanted - found.keys()):
-        troubles.add(key, f"{path} has no caption of it")
-    return {key: text for key, text in found.items() if key in wanted}
 
 
 def _seen(patterns: Sequence[str]) -> set[str]:

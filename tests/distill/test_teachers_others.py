@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from nanocap.cli import group
@@ -160,3 +160,75 @@ def test_the_command_names_photos_without_a_caption(
         assert tar.getnames() == ["p0.png", "p0.json", "p1.png", "p1.json"]
         row = json.load(tar.extractfile("p0.json"))  # type: ignore[arg-type]
     assert (row["captions"], row["teachers"]) == (["A cat sits.", "A cat."], [theirs] * 2)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    """Three photos with captions, and one that is no photo."""
+    lines = []
+    for index, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (20 + index, 16), colour).save(tmp_path / f"{index}.png")
+        lines.append({"image": f"{index}.png", "captions": [f"a {colour} wall", "a wall"]})
+    (tmp_path / "no.png").write_text("no photo")
+    table = tmp_path / "references.jsonl"
+    write(table, *lines, {"image": "no.png", "captions": ["a text"]})
+    return table
+
+
+def evaluated(*arguments: object) -> Result:
+    quick = ("--skip", "meteor", "--skip", "spice")
+    return CliRunner().invoke(group, ["eval", *map(str, arguments), *quick])
+
+
+def test_a_teacher_is_scored_as_its_captions_are(checkpoints: list[Path], references: Path) -> None:
+    spec, out = f"student:{checkpoints[0]}", references.parent / "out.jsonl"
+    result = evaluated(spec, "--data", references, "--captions", out, "--batch-size", 2, "--json")
+    assert result.exit_code == 1  # for the photo that is none
+    assert "no.png: left out: " in result.stderr
+    scored = json.loads(result.stdout)
+    assert (scored["photos"], scored["left_out"]) == (3, 1)
+    teacher = load_teacher(spec)
+    for line in out.read_text().splitlines():
+        row = json.loads(line)
+        with Image.open(references.parent / row["image"]) as photo:
+            [said] = ask(teacher, [row["image"]], [photo.convert("RGB")], 3)
+        assert row["caption"] == said[0].text
+    again = json.loads(evaluated(out, "--data", references, "--json").stdout)
+    assert again["figures"] == scored["figures"]
+
+
+def test_a_teacher_beside_captions(references: Path) -> None:
+    """Of several captions a photo the best counts too, of a teacher as of a bundle."""
+    folder, colours = references.parent, ("red", "green")
+    rows = [{"image": f"{i}.png", "caption": f"a {c} wall"} for i, c in enumerate(colours)]
+    both = [{**row, "captions": ["a dog", row["caption"]]} for row in rows]
+    right = write(folder / "right.jsonl", *rows).removeprefix("file:")
+    teacher = write(folder / "both.jsonl", *both)
+    result = evaluated(teacher, right, "--data", references, "--n-best", 2, "--json")
+    assert f"2.png: left out: {teacher} says nothing of it" in result.stderr
+    compared = json.loads(result.stdout)
+    assert compared["photos"] == 2
+    assert compared["compared"]["rouge_l"]["verdict"] == "second"
+    assert compared["compared"]["rouge_l"]["second"]["value"] == 100
+    assert compared["figures"]["oracle_cider"]["value"] > compared["figures"]["cider"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("oracle:x", "teacher 'oracle:x' is not of the form KIND:REST; kinds are student, hf"),
+        ("student:gone.safetensors", "gone.safetensors"),
+        ("file:gone.jsonl", "captions cannot be read"),
+    ],
+)
+def test_a_teacher_that_is_none_is_not_scored(references: Path, spec: str, message: str) -> None:
+    result = evaluated(spec, "--data", references)
+    assert result.exit_code == (2 if spec.startswith("oracle") else 1)
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_only_a_bundle_is_recorded_into(references: Path) -> None:
+    result = evaluated("student:a.safetensors", "--data", references, "--record", "mine")
+    assert result.exit_code == 2
+    assert "--record writes into one bundle" in result.output

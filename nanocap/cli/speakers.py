@@ -1,0 +1,147 @@
+"""Whose captions `nanocap eval` scores: a bundle's, those in a file, or a teacher's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanocap.bundle import default_bundle
+from nanocap.caption import Caption
+from nanocap.cli.progress import Progress
+from nanocap.distill.sources import Example
+from nanocap.errors import DataError, ImageError, MissingExtraError
+from nanocap.image import load_rgb
+from nanocap.report.cards import Side
+from nanocap.runtime.captioner import Captioner
+
+CAPTION_FILES = (".jsonl",)
+TEACHER = re.compile(r"[a-z]{2,}:")  # two letters at least: C:\captions.jsonl is a file
+TEACHER_BEAMS = 3  # as many as the shipped bundle searches with
+
+
+@dataclass(frozen=True)
+class Question:
+    """What each speaker is asked.
+
+    Attributes:
+        artifact, threads, length: for bundles alone.
+        beams: None for the bundle's own, and for `TEACHER_BEAMS`.
+        n_best: captions a photo.
+        leave_out: called with the key of a photo and a reason.
+    """
+
+    photos: Sequence[Example]
+    leave_out: Callable[[str, str], None]
+    artifact: str | None = None
+    threads: int | None = None
+    beams: int | None = None
+    length: str | None = None
+    n_best: int = 1
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a speaker said: captions a photo, best first."""
+
+    side: Side
+    candidates: dict[str, list[str]]
+
+
+def is_bundle(target: str) -> bool:
+    """Whether a target is neither a file of captions nor a teacher."""
+    return Path(target).suffix.lower() not in CAPTION_FILES and TEACHER.match(target) is None
+
+
+def listen(target: str | None, question: Question) -> Answer:
+    """The captions of a target; None is the model inside the package.
+
+    Raises:
+        NanocapError: the target cannot be read or loaded.
+    """
+    if target is not None and TEACHER.match(target):
+        return _teacher(target, question)
+    if target is not None and not is_bundle(target):
+        return _written(Path(target), question)
+    return _bundle(None if target is None else Path(target), question)
+
+
+def _bundle(path: Path | None, question: Question) -> Answer:
+    captioner = Captioner(path, artifact=question.artifact, threads=question.threads)
+    progress = Progress(len(question.photos))
+    spoken: dict[str, Caption] = {}
+    outcomes = captioner.attempt(
+        (photo.image for photo in question.photos),
+        batch_size=question.batch_size,
+        beams=question.beams,
+        length=question.length,
+        n_best=question.n_best,
+    )
+    for photo, outcome in zip(question.photos, outcomes, strict=True):
+        if isinstance(outcome, ImageError):
+            progress.clear()
+            question.leave_out(photo.key, str(outcome))
+        else:
+            spoken[photo.key] = outcome
+        progress.step()
+    progress.clear()
+    bundle, artifact = path or default_bundle(), captioner.artifact.name
+    return Answer(
+        Side.of_bundle(bundle, artifact, question.length, spoken),
+        {key: [one.text for one in (best, *best.alternatives)] for key, best in spoken.items()},
+    )
+
+
+def _teacher(spec: str, question: Question) -> Answer:
+    """A teacher sees photos as the labelling engine shows them to it."""
+    try:
+        from nanocap.distill.teachers import ask, load_teacher
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"nanocap eval {spec}", "distill", error.name or "torch") from error
+    teacher = load_teacher(spec)
+    progress, found = Progress(len(question.photos)), {}
+    wanted = max(question.beams or TEACHER_BEAMS, question.n_best)
+    for first in range(0, len(question.photos), question.batch_size):
+        keys, images = [], []
+        for photo in question.photos[first : first + question.batch_size]:
+            try:
+                images.append(load_rgb(photo.image))
+                keys.append(photo.key)
+            except ImageError as error:
+                progress.clear()
+                question.leave_out(photo.key, str(error))
+            progress.step()
+        for key, said in zip(keys, ask(teacher, keys, images, wanted), strict=True):
+            if said:
+                found[key] = [one.text for one in said[: question.n_best]]
+            else:
+                question.leave_out(key, f"{spec} says nothing of it")
+    progress.clear()
+    return Answer(Side(spec, {key: texts[0] for key, texts in found.items()}), found)
+
+
+def _written(path: Path, question: Question) -> Answer:
+    """Captions by key from JSON lines of `image` and `caption`."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+        pairs = [(row["image"], row["caption"]) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path}: not JSON lines with image and caption ({error})") from error
+    texts: dict[str, str] = {}
+    for key, text in pairs:
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise DataError(f"{path}: image and caption must be texts, not {key!r} and {text!r}")
+        if key in texts:
+            raise DataError(f"{path}: {key} stands twice")
+        texts[key] = text
+    wanted = {photo.key for photo in question.photos}
+    for key in sorted(texts.keys() - wanted):
+        question.leave_out(key, f"{path} has a caption of it, but there are no references")
+    for key in sorted(wanted - texts.keys()):
+        question.leave_out(key, f"{path} has no caption of it")
+    texts = {key: text for key, text in texts.items() if key in wanted}
+    return Answer(Side(str(path), texts), {key: [text] for key, text in texts.items()})
