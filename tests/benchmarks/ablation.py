@@ -17,21 +17,16 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from PIL import Image
+from commands import scored
 
-from nanocap.distill.augment import decode
 from nanocap.distill.chain import Chain
 from nanocap.distill.devices import mixed_precision
 from nanocap.distill.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.sources import Example, read_source, source_of
-from nanocap.distill.teachers.student import joined
 from nanocap.distill.trainer import train
-from nanocap.metrics.reference import Missing, reference_measures
 
 #: What each variant leaves of the recipe: whether labels, and which shares of the loss.
 VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
@@ -43,7 +38,6 @@ VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
 }
 LABELLED = "labelled"  # how the names of sources begin whose captions are teachers'
 SHARES = ("distillation", "imitation", "relation")
-BATCH = 50
 
 
 def taken_apart(recipe: Recipe, variant: str, seed: int, steps: int) -> Recipe:
@@ -73,28 +67,6 @@ class Study:
         # with all that comes before, also where nothing of it is used: one tokenizer for all rows
         run = replace(self.chain.run(recipe, self.accelerator), out=folder)
         return train(run, self.accelerator)
-
-
-def captioned(student: Path, examples: Sequence[Example], beams: int) -> dict[str, str]:
-    """The caption of each photo by its key, by beam search in torch."""
-    teacher = joined([str(student)])
-    captions: dict[str, str] = {}
-    for first in range(0, len(examples), BATCH):
-        some = examples[first : first + BATCH]
-        photos: list[Image.Image] = [decode(example.image) for example in some]
-        found = teacher.caption(photos, beams)
-        captions |= {e.key: best[0].text for e, best in zip(some, found, strict=True)}
-    return captions
-
-
-def score(student: Path, val: str, beams: int) -> dict[str, float]:
-    """CIDEr and BLEU-4 of a student, and its number of different captions."""
-    examples = list(read_source(source_of(val), Path()))
-    captions = captioned(student, examples, beams)
-    references = {example.key: example.captions for example in examples}
-    measures = reference_measures(captions, references, ["cider", "bleu"])
-    figures = {one.key: one.interval().value for one in measures if not isinstance(one, Missing)}
-    return {**figures, "distinct": len(set(captions.values()))}
 
 
 def table(out: Path, seeds: list[int]) -> str:
@@ -139,7 +111,9 @@ def main() -> int:
             if (folder / "figures.json").exists():
                 continue
             print(f"{variant}, seed {seed}", file=sys.stderr)
-            found = score(study.student(folder, variant, seed), options.val, options.beams)
+            student = study.student(folder, variant, seed)
+            figures = scored(f"student:{student}", options.val, options.beams)
+            found = {key: one["value"] for key, one in figures.items()}
             (folder / "figures.json").write_text(json.dumps(found), encoding="utf-8")
     print(table(options.out, options.seeds))
     return 0

@@ -23,12 +23,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
-from ablation import captioned
 from accelerate import Accelerator
-from pruning import command
+from commands import scored
 
 from nanocap.distill.augment import decode
 from nanocap.distill.chain import Chain
@@ -36,7 +34,7 @@ from nanocap.distill.devices import mixed_precision
 from nanocap.distill.labelling.adapt import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
 from nanocap.distill.recipe import Recipe, load_recipe
-from nanocap.distill.sources import Example, read_source, source_of
+from nanocap.distill.sources import Example, read_source
 from nanocap.distill.trainer import train
 from nanocap.whole_file import whole_file
 
@@ -117,33 +115,28 @@ class Study:
             text=(),
             tokenizer=str(self.options.student.resolve()),
         )
-        return replace(self.recipe, data=data, stages=(stage,), monitor="", before=(), teachers=())
+        return replace(
+            self.recipe, data=data, stages=(stage,), monitor="", before=(), teachers=(), start=""
+        )
 
-    def figures(self, variant: str, examples: list[Example]) -> dict[str, Any]:
-        """Train one row and measure it with `nanocap eval`."""
+    def figures(self, variant: str) -> dict[str, dict[str, float]]:
+        """Train one row and measure it."""
         folder, cache = self.out / variant, self.out / "cache"
         chain = Chain(self.options.recipe, folder, cache, self.out)
         student = train(chain.run(self.recipe_of(variant), self.accelerator), self.accelerator)
-        captions = folder / "captions.jsonl"
-        found = captioned(student, examples, self.options.beams)
-        lines = [json.dumps({"image": key, "caption": text}) for key, text in found.items()]
-        captions.write_text("\n".join(lines), encoding="utf-8")
-        data = ("--data", self.options.val, "--json", "--skip", "meteor")
-        values: dict[str, Any] = json.loads(command(["eval", str(captions), *data]))
-        return values
+        return scored(f"student:{student}", self.options.val, self.options.beams)
 
     def rows(self) -> Iterator[str]:
         """The table, in Markdown, as it comes about."""
         self.prepare()
-        examples = list(read_source(source_of(self.options.val), Path()))
         yield f"| targets | {' | '.join(title for _, title in SHOWN)} |"
         yield "|---" * (len(SHOWN) + 1) + "|"
         for variant in VARIANTS:
             kept = self.out / f"{variant}.json"
             if not kept.exists():
-                figures = self.figures(variant, examples)
+                figures = self.figures(variant)
                 kept.write_text(json.dumps(figures), encoding="utf-8")
-            found = json.loads(kept.read_text(encoding="utf-8"))["figures"]
+            found = json.loads(kept.read_text(encoding="utf-8"))
             cells = (f"{found[key]['value']:.1f}" for key, _ in SHOWN)
             yield f"| {variant} | {' | '.join(cells)} |"
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
+from commands import scored
 
 from nanocap.distill.corpus import prepare
 from nanocap.distill.devices import mixed_precision
@@ -38,7 +37,6 @@ from nanocap.student import Student
 from nanocap.student.student import count_parameters
 
 WHOLE, SHOT, UNTRAINED, UPOP = "whole", "one shot", "one shot, untrained", "UPop"
-NANOCAP = str(Path(sysconfig.get_path("scripts")) / "nanocap")
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,8 @@ class Study:
         return {**size, **found}
 
     def val(self, path: Path) -> float:
-        """CIDEr on --val."""
-        bundle = path.parent / "bundle"
-        beams = ("--precision", "fp32", "--beams", "1", "--overwrite")
-        command(["convert", str(path), "--out", str(bundle), *beams])
-        skip = [part for name in ("meteor", "spice", "rouge") for part in ("--skip", name)]
-        printed = command(["eval", str(bundle), "--data", self.options.val, "--json", *skip])
-        return float(json.loads(printed)["figures"]["cider"]["value"])
+        """CIDEr on --val, greedy."""
+        return scored(f"student:{path}", self.options.val, beams=1)["cider"]["value"]
 
     def _stage(self, name: str, steps: int, keep: float = 1.0) -> Stage:
         options = self.options
@@ -133,12 +126,6 @@ def rows(budgets: Sequence[float]) -> Iterator[Row]:
     yield Row(WHOLE)
     for keep in budgets:
         yield from (Row(how, keep) for how in (UNTRAINED, SHOT, UPOP))
-
-
-def command(arguments: Sequence[str]) -> str:
-    """What a command of nanocap prints; its progress goes through."""
-    done = subprocess.run([NANOCAP, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
 
 
 def measure(study: Study, row: Row) -> dict[str, float]:

@@ -18,18 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 from accelerate import Accelerator
+from commands import command, scored
 
 from nanocap.distill.corpus import Corpus, prepare
 from nanocap.distill.devices import mixed_precision
@@ -45,7 +43,6 @@ RECIPE = Path(__file__).parents[2] / "distill" / "recipes" / "nano-s.toml"
 BUDGETS = {196: (196, 196, 196), 98: (98, 98, 98), 49: (98, 49, 49), 25: (98, 49, 25)}
 TRAINED, BOLTED = "trained", "bolted on"
 ROUNDS = 40
-NANOCAP = str(Path(sysconfig.get_path("scripts")) / "nanocap")
 
 
 @dataclass(frozen=True)
@@ -143,15 +140,8 @@ def measure(options: argparse.Namespace, study: Study, row: Row) -> None:
     bundle = folder / "bundle"
     precision = ("--precision", "fp32", "--beams", "1")
     command(["convert", str(checkpoint), "--out", str(bundle), *precision, "--overwrite"])
-    skip = [part for name in ("meteor", "spice", "rouge") for part in ("--skip", name)]
-    printed = command(["eval", str(bundle), "--data", options.val, "--json", *skip])
-    (folder / "figures.json").write_text(printed, encoding="utf-8")
-
-
-def command(arguments: Sequence[str]) -> str:
-    """What a command of nanocap prints; its progress goes through."""
-    done = subprocess.run([NANOCAP, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+    found = scored(str(bundle), options.val, beams=1)
+    (folder / "figures.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def milliseconds(encoders: Sequence[Callable[[], object]]) -> list[float]:
@@ -221,9 +211,9 @@ def table(out: Path, done: Sequence[Row], executorch: bool = False) -> str:
     return "\n".join(lines)
 
 
-def interval(figures: dict[str, Any], name: str) -> str:
+def interval(figures: dict[str, dict[str, float]], name: str) -> str:
     """A figure with its interval."""
-    value = figures["figures"][name]
+    value = figures[name]
     return f"{value['value']:.1f} [{value['low']:.1f}, {value['high']:.1f}]"
 
 
