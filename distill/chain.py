@@ -19,8 +19,9 @@ from nanocap.distill.recipe import Before, Recipe, load_recipe
 from nanocap.distill.run import Run
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.start import Start
+from nanocap.distill.teachers import kind_of
 from nanocap.distill.trainer import train
-from nanocap.errors import DataError, RecipeError
+from nanocap.errors import DataError, OptionError, RecipeError
 
 FOLDER = "before"  # below the run's own
 
@@ -88,6 +89,11 @@ class Chain:
         for needed in recipe.before:
             if needed.recipe:
                 self._earlier(needed)._load((*outer, path))
+            for teacher in needed.teachers:
+                try:
+                    kind_of(teacher)
+                except OptionError as error:
+                    raise RecipeError(f"{self.recipe}: before:{needed.name}: {error}") from error
         names = {needed.name for needed in recipe.before}
         for name in (name for text in _texts(recipe) for name in mentioned(text)):
             if name in names:

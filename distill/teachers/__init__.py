@@ -69,6 +69,20 @@ def ask(
     return teacher.caption(images, n)
 
 
+def kind_of(spec: str) -> tuple[str, str]:
+    """The two parts of `KIND:REST`.
+
+    Raises:
+        OptionError: the kind is unknown.
+    """
+    kind, colon, rest = spec.partition(":")
+    if not colon or kind not in KINDS:
+        raise OptionError(
+            f"teacher {spec!r} is not of the form KIND:REST; kinds are {', '.join(KINDS)}"
+        )
+    return kind, rest
+
+
 def load_teacher(spec: str, settings: Settings = DEFAULTS) -> Teacher | KeyedTeacher:
     """The teacher that `KIND:REST` describes.
 
@@ -80,11 +94,7 @@ def load_teacher(spec: str, settings: Settings = DEFAULTS) -> Teacher | KeyedTea
         OptionError: the kind is unknown, or takes no prompt.
         NanocapError: what it names cannot be loaded.
     """
-    kind, colon, rest = spec.partition(":")
-    if not colon or kind not in KINDS:
-        raise OptionError(
-            f"teacher {spec!r} is not of the form KIND:REST; kinds are {', '.join(KINDS)}"
-        )
+    kind, rest = kind_of(spec)
     if settings.prompt is not None and kind not in PROMPTED:
         raise OptionError(f"teacher {spec!r} takes no prompt: only hf:ID_OR_PATH does")
     return cast("Teacher | KeyedTeacher", import_module(KINDS[kind]).load(rest, settings))

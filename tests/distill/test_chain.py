@@ -116,6 +116,11 @@ def _stage(student: Path) -> dict[str, str]:
     ("old", "new", "message"),
     [
         ("student:before:teacher", "student:before:teachers", "before:teachers is not made here"),
+        (
+            "student:before:teacher",
+            "before:teacher",
+            "before:labels: teacher 'before:teacher' is not of",
+        ),
         ('name = "labels"', 'name = "teacher"', "the name 'teacher' must be its own"),
         ('name = "labels"', 'name = "../labels"', "must be its own, of a-z, 0-9, '-'"),
         ('recipe = "teacher.toml"', "", "needs exactly one of recipe, teachers"),
