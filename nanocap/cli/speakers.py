@@ -118,6 +118,7 @@ def _teacher(spec: str, question: Question) -> Answer:
             if said:
                 found[key] = [one.text for one in said[: question.n_best]]
             else:
+                progress.clear()
                 question.leave_out(key, f"{spec} says nothing of it")
     progress.clear()
     return Answer(Side(spec, {key: texts[0] for key, texts in found.items()}), found)
