@@ -16,25 +16,19 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nanocap.convert.neighbours import SMALLEST, STEPS, weight_steps
 from nanocap.convert.quantize import linear_nodes
 from nanocap.convert.tidy import constants, drop_unused, replace_node
 
-STEPS = 127  # of a byte on either side of zero
 MIDDLE = 128  # the activation's byte that stands for 0
-SMALLEST = 1e-12  # scale of a row of zeros
 MANY = 1024  # weights; smaller convolutions stay as they are
 
 
-def quantize_dynamically(model: onnx.ModelProto, reduce_range: bool = False) -> onnx.ModelProto:
-    """A copy of the graph with int8 weights and, in linear layers, int8 products.
-
-    Args:
-        reduce_range: 7-bit weights, see `quantize.Int8Options`.
-    """
+def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph with int8 weights and, in linear layers, int8 products."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph, weights = result.graph, constants(result)
-    steps = STEPS // 2 if reduce_range else STEPS
     rows: set[str] = set()  # activations that are bytes already: three products may share one
     held: set[str] = set()  # weights that are bytes already
     for node in linear_nodes(result):
@@ -43,7 +37,8 @@ def quantize_dynamically(model: onnx.ModelProto, reduce_range: bool = False) -> 
         if name not in held:
             held.add(name)
             matrix_KN = weights[name].T if turned else weights[name]
-            _hold(graph, name, *round_columns(matrix_KN, steps))
+            step = weight_steps(matrix_KN.T)
+            _hold(graph, name, round_columns(matrix_KN, step), step)
         before = [] if node.input[0] in rows else _bytes_of_rows(node.input[0])
         rows.add(node.input[0])
         replace_node(result, node, before + _product(node))
@@ -52,9 +47,10 @@ def quantize_dynamically(model: onnx.ModelProto, reduce_range: bool = False) -> 
     for node in [n for n in graph.node if n.op_type == "Conv" and weights[n.input[1]].size >= MANY]:
         name = node.input[1]
         filters = weights[name]
-        rounded, scale = round_columns(filters.reshape(len(filters), -1).T, steps)
-        each = scale.reshape(-1, *[1] * (filters.ndim - 1))
-        _hold(graph, name, np.ascontiguousarray(rounded.T).reshape(filters.shape), each)
+        columns = filters.reshape(len(filters), -1).T
+        step = np.maximum(np.abs(columns).max(0), SMALLEST) / STEPS  # multiplied as float
+        rounded = np.ascontiguousarray(round_columns(columns, step).T).reshape(filters.shape)
+        _hold(graph, name, rounded, step.reshape(-1, *[1] * (filters.ndim - 1)))
         # ONNX Runtime folds these two when it loads
         graph.node.insert(0, helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name]))
         cast = helper.make_node("Cast", [f"{name}_int8"], [f"{name}_whole"], to=TensorProto.FLOAT)
@@ -67,11 +63,10 @@ def quantize_dynamically(model: onnx.ModelProto, reduce_range: bool = False) -> 
 
 
 def round_columns(
-    matrix_KN: npt.NDArray[np.float32], steps: int = STEPS
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """The matrix as int8 with a scale a column: [K, N] and [N]."""
-    scale = np.maximum(np.abs(matrix_KN).max(0), SMALLEST) / steps
-    return np.rint(matrix_KN / scale).astype(np.int8), scale.astype(np.float32)
+    matrix_KN: npt.NDArray[np.float32], step: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int8]:
+    """The matrix [K, N] in steps [N] of each column."""
+    return np.rint(matrix_KN / step).astype(np.int8)
 
 
 def _hold(

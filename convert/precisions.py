@@ -16,6 +16,7 @@ from nanocap.convert.dynamic import quantize_dynamically
 from nanocap.convert.half import emulate, halve
 from nanocap.convert.parity import BATCH_TOLERANCE
 from nanocap.convert.quantize import Int8Options, quantize_decoder, quantize_encoder
+from nanocap.convert.sessions import folded
 
 Maker = Callable[[onnx.ModelProto, FeedSource, Int8Options], onnx.ModelProto]
 """Takes an fp32 graph, inputs like those it will see, and options; leaves the graph as it is."""
@@ -47,8 +48,8 @@ class Precision:
     emulate: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
 
 
-def _as_it_is(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
-    return model
+def _single(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return folded(model)
 
 
 def _half(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
@@ -56,7 +57,7 @@ def _half(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> on
 
 
 def _dynamic(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
-    return quantize_dynamically(model, options.reduce_range)
+    return quantize_dynamically(model)
 
 
 def _blockwise(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
@@ -71,7 +72,7 @@ PRECISIONS: dict[str, Precision] = {
         float_encoder=CONVOLUTIONS + LINEAR,
         float_decoder=LINEAR,
     ),
-    "fp32": Precision(_as_it_is, _as_it_is),
+    "fp32": Precision(_single, _single),
     "fp16": Precision(_half, _half, batch_tolerance=A_STEP, emulate=emulate),
     "int8-dynamic": Precision(
         _dynamic,

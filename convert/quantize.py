@@ -26,7 +26,9 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from nanocap.convert.blocks import Block, blocks
 from nanocap.convert.calibration import FeedSource, Ranges, choose_ranges, collect_histograms
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.neighbours import weight_scales
 from nanocap.convert.ranges import Histogram
+from nanocap.convert.sessions import folded
 from nanocap.convert.tidy import quantize_gather, quantize_pixels
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
@@ -50,14 +52,10 @@ class Int8Options:
 
     Attributes:
         encoder, decoder: None: whatever loses least, by measurement (`nanocap.convert.search`).
-        reduce_range: 7-bit weights. On x86 without VNNI (before 2019 or so) the 8-bit kernel adds
-            pairs of products in 16 bits and can saturate; 7 bits cannot. It costs precision on
-            every other processor, ARM and WebAssembly among them, so it is off.
     """
 
     encoder: Choice | None = None
     decoder: Choice | None = None
-    reduce_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,11 @@ class Quantizable:
     model: onnx.ModelProto
     nodes: list[onnx.NodeProto]
     histograms: Mapping[str, Histogram]
-    reduce_range: bool
     exact: Mapping[str, list[dict[str, Any]]]
     finish: Callable[[onnx.ModelProto], onnx.ModelProto]
 
     @classmethod
-    def encoder(
-        cls, model: onnx.ModelProto, feeds: FeedSource, reduce_range: bool = False
-    ) -> Quantizable:
+    def encoder(cls, model: onnx.ModelProto, feeds: FeedSource) -> Quantizable:
         """With an int8 trunk and linear layers; the pixels' bytes go in as they are."""
         nodes = _trunk(model) + linear_nodes(model)
         stem = next(node for node in nodes if node.op_type == "Conv")
@@ -91,16 +86,14 @@ class Quantizable:
         }
         seen = collect_histograms(model, _activations(model, nodes), feeds)
         finish = partial(quantize_pixels, mean=PIXEL_MEAN, std=PIXEL_STD)
-        return cls(model, nodes, seen, reduce_range, {stem.input[0]: [exact]}, finish)
+        return cls(model, nodes, seen, {stem.input[0]: [exact]}, finish)
 
     @classmethod
-    def decoder(
-        cls, model: onnx.ModelProto, feeds: FeedSource, reduce_range: bool = False
-    ) -> Quantizable:
+    def decoder(cls, model: onnx.ModelProto, feeds: FeedSource) -> Quantizable:
         """With int8 linear layers and one int8 table for embedding and logits."""
         nodes = linear_nodes(model)
         seen = collect_histograms(model, _activations(model, nodes), feeds)
-        return cls(model, nodes, seen, reduce_range, {}, quantize_gather)
+        return cls(model, nodes, seen, {}, quantize_gather)
 
     def blocks(self) -> list[Block]:
         """What can stay in float, in the order of the graph."""
@@ -119,7 +112,7 @@ class Quantizable:
         left = {node for name in choice.floats for node in known[name].nodes}
         nodes = [node for node in self.nodes if node.name not in left]
         ranges = choose_ranges(self.histograms, choice.method)
-        return self.finish(_quantize(self.model, nodes, ranges, self.reduce_range, self.exact))
+        return self.finish(_quantize(self.model, nodes, ranges, self.exact))
 
 
 PLAIN = Choice("minmax")
@@ -129,16 +122,16 @@ def quantize_encoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
     """The encoder in int8, as `options.encoder` says; `PLAIN` where it says nothing."""
-    graph = Quantizable.encoder(model, feeds, options.reduce_range)
-    return graph.quantized(options.encoder or PLAIN)
+    graph = Quantizable.encoder(model, feeds)
+    return folded(graph.quantized(options.encoder or PLAIN))
 
 
 def quantize_decoder(
     model: onnx.ModelProto, feeds: FeedSource, options: Int8Options
 ) -> onnx.ModelProto:
     """The decoder in int8, as `options.decoder` says; `PLAIN` where it says nothing."""
-    graph = Quantizable.decoder(model, feeds, options.reduce_range)
-    return graph.quantized(options.decoder or PLAIN)
+    graph = Quantizable.decoder(model, feeds)
+    return folded(graph.quantized(options.decoder or PLAIN))
 
 
 def _trunk(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -192,8 +185,7 @@ def _quantize(
     model: onnx.ModelProto,
     nodes: list[onnx.NodeProto],
     ranges: Ranges,
-    reduce_range: bool,
-    overrides: Mapping[str, list[dict[str, Any]]],
+    exact: Mapping[str, list[dict[str, Any]]],
 ) -> onnx.ModelProto:
     typed = onnx.shape_inference.infer_shapes(model)  # the quantizer skips values without a type
     data = TensorsData(
@@ -203,7 +195,7 @@ def _quantize(
     quantizer = QDQQuantizer(
         typed,
         per_channel=True,
-        reduce_range=reduce_range,
+        reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=data,
@@ -213,7 +205,7 @@ def _quantize(
         extra_options={
             # a linear layer's result goes on as the float that it was accumulated in
             "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-            "TensorQuantOverrides": dict(overrides),
+            "TensorQuantOverrides": {**exact, **weight_scales(model, nodes)},
         },
     )
     quantizer.quantize_model()

@@ -20,6 +20,7 @@ from torch import Tensor
 from nanocap.distill.augment import augment, squash
 from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
+from nanocap.distill.devices import cpu_has_bf16
 from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
@@ -158,7 +159,7 @@ def _compute(
         click.progressbar(
             range(0, len(photos), CHUNK), label=f"caching maps of {what}", file=sys.stderr
         ) as bar,
-        torch.autocast("cpu", torch.bfloat16),
+        torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()),
     ):
         for first in bar:
             chunk = photos[first : first + CHUNK]

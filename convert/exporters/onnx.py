@@ -66,7 +66,6 @@ class _Source:
     Attributes:
         encoders: by visual tokens.
         engines: both graphs as they are, by visual tokens.
-        exact: parity of the engines with eager.
         made: graphs by their maker and, of an encoder, its tokens: int4 has the encoder of int8.
         found: how int8 is made best of a role, where the job leaves that open.
     """
@@ -76,7 +75,6 @@ class _Source:
     encoders: Mapping[int, onnx.ModelProto]
     decoder: onnx.ModelProto
     engines: Mapping[int, Engine]
-    exact: Mapping[int, Parity]
     made: dict[tuple[Maker, int | None], onnx.ModelProto] = field(default_factory=dict)
     found: dict[str, Found] = field(default_factory=dict)
 
@@ -96,15 +94,11 @@ class _Source:
             sizes.decoder_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS),
             DECODER_AXES,
         )
-        engines, exact = {}, {}
+        engines = {}
         for tokens, each in students.items():
-            what = f"onnx fp32 of {tokens} tokens"
-            job.report(f"{what}: comparing with eager on {len(job.probe.pixels)} photos")
             engines[tokens] = _engine(encoders[tokens], decoder)
-            exact[tokens] = compare(EagerEngine(each), engines[tokens], job.probe)
-            check_exact(exact[tokens], what)
-            check_batches(engines[tokens], job.probe, what)
-        return cls(student, job, encoders, decoder, engines, exact)
+            _exact(each, engines[tokens], job, f"onnx fp32 of {tokens} tokens")
+        return cls(student, job, encoders, decoder, engines)
 
     def encoder(self, kind: Precision, tokens: int) -> onnx.ModelProto:
         """The encoder of so many tokens in a precision."""
@@ -140,16 +134,15 @@ class _Source:
 
     def _best(self, role: str) -> Found:
         if role not in self.found:
-            reduce_range = self.job.int8.reduce_range
             fit, judged = self._split
             self.job.report(f"onnx int8 {role}: choosing how, judged on {len(judged)} photos")
             if role == "encoder":
                 feeds = partial(_encoder_feeds, fit)
-                graph = Quantizable.encoder(self.encoders[self._tokens], feeds, reduce_range)
+                graph = Quantizable.encoder(self.encoders[self._tokens], feeds)
                 measure = self._judge.encoder
             else:
                 feeds = partial(self._decoder_feeds, fit)
-                graph = Quantizable.decoder(self.decoder, feeds, reduce_range)
+                graph = Quantizable.decoder(self.decoder, feeds)
                 measure = self._judge.decoder
             self.found[role] = search(graph, measure, self.job.count)
             self.job.report(f"onnx int8 {role}: {self.found[role].describe()}")
@@ -202,14 +195,15 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     measured: dict[str, Any] = {"bytes": sum(map(len, packed.files.values()))}
     if tokens != source.student.dimensions.visual_tokens:
         measured["trained_tokens"] = source.student.dimensions.visual_tokens
+    engine = load_engine(packed.artifact, packed.files, None)
     if precision == "fp32":
-        measured["parity"] = {"against": "eager", **source.exact[tokens].to_dict()}
+        parity = _exact(with_tokens(source.student, tokens), engine, job, name)
+        measured["parity"] = {"against": "eager", **parity.to_dict()}
         return _measured(packed, measured)
     if kind.encoder is quantize_encoder and source.found:
         measured["int8"] = {role: found.to_dict() for role, found in source.found.items()}
     job.report(f"{name}: comparing with fp32 on {len(job.probe.pixels)} photos")
     _check_integer(packed, kind, source.options(kind))
-    engine = load_engine(packed.artifact, packed.files, None)
     check_batches(engine, job.probe, name, kind.batch_tolerance)
     parity = compare(source.engines[tokens], engine, job.probe)
     measured["parity"] = {"against": "fp32", **parity.to_dict()}
@@ -251,6 +245,15 @@ def trace(
             raise ConversionError(f"torch cannot export {kind} to ONNX: {error}") from error
     assert program is not None
     return clean(drop_unused(program.model_proto), axes)
+
+
+def _exact(student: Student, engine: Engine, job: Job, name: str) -> Parity:
+    """How far an engine in fp32 is from eager: only by rounding, alone and in batches."""
+    job.report(f"{name}: comparing with eager on {len(job.probe.pixels)} photos")
+    parity = compare(EagerEngine(student), engine, job.probe)
+    check_exact(parity, name)
+    check_batches(engine, job.probe, name)
+    return parity
 
 
 def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> None:

@@ -126,11 +126,6 @@ killed or fails leaves nothing at --out.
     show_default=True,
     help="Default of captions; larger favours longer ones.",
 )
-@click.option(
-    "--reduce-range",
-    is_flag=True,
-    help="7-bit weights, for x86 processors without VNNI (before 2019 or so).",
-)
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 @click.pass_context
@@ -149,7 +144,6 @@ def command(
     version: str,
     beams: int,
     length_penalty: float,
-    reduce_range: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -166,7 +160,6 @@ def command(
         precisions = every_precision(backends)
     from nanocap.bundle import Bundle
     from nanocap.convert.build import build_bundle
-    from nanocap.convert.quantize import Int8Options
     from nanocap.manifest import DecodingDefaults
 
     progress = _Lines()
@@ -181,7 +174,6 @@ def command(
         name=name,
         version=version,
         decoding=DecodingDefaults(beams=beams, length_penalty=length_penalty),
-        int8=Int8Options(reduce_range=reduce_range),
         calibration_photos=calibration,
         overwrite=overwrite,
         report=progress.line,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,3 +157,20 @@ def test_maps_are_what_the_lower_trunk_makes(
     assert len(list(cache.iterdir())) == 3 * len(
         recipe.data.sources
     )  # another trunk has maps of its own
+
+
+def test_maps_are_made_in_the_arithmetic_that_the_processor_has(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 where it is multiplied in hardware, else fp32: emulated it would take all day."""
+    monkeypatch.setattr("nanocap.distill.maps.cpu_has_bf16", lambda: False)
+    schedule, student = Schedule(recipe, corpus, 0), Student(recipe.dimensions())
+    rows = [int(row) for row in schedule.photos(0)]
+    found = Maps(corpus, schedule, student, 1, tmp_path).inputs(0, rows, list(range(8)))
+    with torch.no_grad():
+        plain = normalize(np.stack([squash(corpus.photo(row), 64) for row in rows]))
+        exact = student.encoder.trunk.lower(plain)
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = student.encoder.trunk.lower(plain).float()
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)  # kept in half precision
+    assert (narrow - exact).abs().max() > 4e-3
