@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast, overload
 
 import numpy as np
@@ -19,9 +20,10 @@ from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest, never_generated
+from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
-from nanocap.runtime.engines import load_engine
+from nanocap.runtime.engines import import_ahead, load_engine
 from nanocap.runtime.providers import Providers
 from nanocap.runtime.state import DecoderState
 from nanocap.vocabulary import Vocabulary, present
@@ -90,9 +92,10 @@ class Captioner:
         if deadline_ms is not None:
             candidates = budgets(self.manifest, self.artifact)
         for candidate in candidates:
-            self.artifact, files = candidate, opened.load(candidate)
-            where = f"{opened.where}: {TOKENIZER}"
-            self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where)
+            self.artifact = candidate
+            read = Ahead(partial(self._read, opened))
+            import_ahead(candidate.backend)
+            self.vocabulary, files = read.result()
             self._engine = load_engine(candidate, files, threads, wanted)
             if deadline_ms is None:
                 return
@@ -105,6 +108,12 @@ class Captioner:
             EngineWarning,
             stacklevel=2,
         )
+
+    def _read(self, opened: Bundle) -> tuple[Vocabulary, dict[str, bytes]]:
+        """The vocabulary, and the artifact's files, checked."""
+        files = opened.load(self.artifact)
+        where = f"{opened.where}: {TOKENIZER}"
+        return Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where), files
 
     @overload  # a binary file is also an iterable of bytes; it counts as one image
     def __call__(  # type: ignore[overload-overlap]

@@ -5,12 +5,14 @@ The module `nanocap.runtime.engines.<backend>` holds a function
     load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) -> Engine
 
 A backend whose package is missing raises MissingExtraError in it. One that lets the user say what
-hardware runs it takes a fourth argument, `providers`, and says so by `PROVIDERS = True`.
+hardware runs it takes a fourth argument, `providers`, and says so by `PROVIDERS = True`. One whose
+package takes long to import, and can be imported by anybody, names it as `PACKAGE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -55,6 +57,14 @@ class Engine(Protocol):
         Returns:
             logits [B, K, V] and the new cache.
         """
+
+
+def import_ahead(backend: str) -> None:
+    """Import what the engine of `backend` needs; what is wrong with it is for `load_engine`."""
+    with suppress(ImportError, OSError):  # a library of its own may be missing
+        engine = import_module(f"{__name__}.{backend}")
+        if hasattr(engine, "PACKAGE"):
+            import_module(engine.PACKAGE)
 
 
 def load_engine(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from threading import Thread
 from typing import Any, cast
 
 import numpy as np
@@ -12,9 +11,11 @@ import numpy.typing as npt
 
 from nanocap.errors import EngineError, one_line
 from nanocap.manifest import Artifact
+from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.engines import Floats, Ints
 from nanocap.runtime.providers import Providers
 
+PACKAGE = "onnxruntime"
 PROVIDERS = True  # `load` takes them
 MOST_THREADS = 4
 ERROR = 3  # ONNX Runtime's severity: its warnings about graphs are for their makers
@@ -104,24 +105,13 @@ def load(
                 f" {path} ({one_line(error)[:200]}); get the bundle again or update onnxruntime"
             ) from None
 
-    # Making a session is the larger part of a start and happens outside Python's lock, so the two
-    # are made at once. (concurrent.futures would cost 3 ms to import.)
-    made: dict[str, Any] = {}
-
-    def make_encoder() -> None:
-        try:
-            made["encoder"] = session("encoder", threads or min(os.cpu_count() or 1, MOST_THREADS))
-        except EngineError as error:
-            made["error"] = error
-
-    other = Thread(target=make_encoder)
-    other.start()
+    # Making a session is the larger part of a start, so the two are made at once.
+    most = threads or min(os.cpu_count() or 1, MOST_THREADS)
+    encoder = Ahead(lambda: session("encoder", most))
     try:
         decoder = session("decoder", threads or 1)
     finally:
-        other.join()
-    if "error" in made:
-        raise made["error"]
+        seen = encoder.result()
     # what is installed may still not start, for want of a driver or a library
     wanted.check(decoder.get_providers())
-    return OnnxEngine(made["encoder"], decoder)
+    return OnnxEngine(seen, decoder)

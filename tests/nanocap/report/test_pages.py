@@ -155,7 +155,7 @@ def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
 
 
 def test_words_of_a_bundle_have_maps(tmp_path: Path) -> None:
-    names = ("cat", "spices")
+    names = ("cat", "wren")
     photos = [
         Photo(name, (ROOT / "samples" / "photos" / f"{name}.jpg").read_bytes(), ("one", "two"))
         for name in names
