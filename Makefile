@@ -25,16 +25,21 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 # Python's `-c` and `-m`, in tests that start a process, would find the checkout's nanocap/ first.
 export PYTHONSAFEPATH := 1
 
+# A process a core, each with one thread: as many threads as cores in each would fight. Tests of one
+# file share what they build, so they stay together.
+PARALLEL := -n auto --dist loadfile
+test slow: export OMP_NUM_THREADS := 1
+
 .PHONY: caption test slow test-optimum test-node lint clean
 
 caption: $(RUNTIME)/package.stamp
 	$(RUNTIME)/bin/nanocap caption samples/photos
 
 test: lint
-	$(TEST)/bin/pytest
+	$(TEST)/bin/pytest $(PARALLEL)
 
 slow: $(TEST)/package.stamp
-	$(TEST)/bin/pytest -m slow
+	$(TEST)/bin/pytest $(PARALLEL) -m slow
 
 test-optimum: $(OPTIMUM)/package.stamp
 	$(OPTIMUM)/bin/pytest -m "optimum or not slow and not node" $(INTEROP)

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.exporters.onnx import trace
 from nanocap.convert.graphs import Graph
 from nanocap.convert.sessions import open_session
+from nanocap.convert.tracing import trace
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 
 from nanocap.convert.budgets import with_tokens
 from nanocap.convert.calibration import Feeds
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, check_precisions
-from nanocap.convert.graphs import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Graph, Sizes
+from nanocap.convert.graphs import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.judge import Judge
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.photos import spread
@@ -35,14 +31,13 @@ from nanocap.convert.quantize import (
 from nanocap.convert.rollout import BATCH, batches, rollout
 from nanocap.convert.search import Found, search
 from nanocap.convert.sessions import running_operators
-from nanocap.convert.tidy import clean, drop_unused
-from nanocap.errors import NanocapError
+from nanocap.convert.tidy import clean
+from nanocap.convert.tracing import trace
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 
 PRECISIONS = tuple(KINDS)
-OPSET = 20  # the first with Gelu; ONNX Runtime takes it from 1.17 on
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
 JUDGED = 32  # photos at most, a quarter of those to calibrate on, that int8 is chosen by
 FEW = 16  # photos; with fewer none is held back
@@ -214,39 +209,6 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     return _measured(packed, measured)
 
 
-def trace(
-    module: Graph, example: Sequence[torch.Tensor], axes: Mapping[str, dict[int, str]] = AXES
-) -> onnx.ModelProto:
-    """The module as an fp32 ONNX graph.
-
-    Args:
-        axes: of its inputs and outputs, those whose length is free: by default batch and beams.
-    Raises:
-        ConversionError: torch's exporter refuses it, or the module itself does.
-    """
-    with _quiet(), torch.no_grad():
-        try:
-            exported = torch.export.export(
-                module.eval(), tuple(example), dynamic_shapes=module.shapes(axes)
-            )
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                optimize=True,
-                input_names=list(module.inputs),
-                output_names=list(module.outputs),
-                opset_version=OPSET,
-                verbose=False,
-            )
-        except NanocapError as error:  # a reducer that cannot keep so few tokens
-            raise ConversionError(error) from None
-        except Exception as error:
-            kind = type(module).__name__
-            raise ConversionError(f"torch cannot export {kind} to ONNX: {error}") from error
-    assert program is not None
-    return clean(drop_unused(program.model_proto), axes)
-
-
 def _exact(student: Student, engine: Engine, job: Job, name: str) -> Parity:
     """How far an engine in fp32 is from eager: only by rounding, alone and in batches."""
     job.report(f"{name}: comparing with eager on {len(job.probe.pixels)} photos")
@@ -290,17 +252,3 @@ def _pack(
 
 def _measured(packed: Exported, measured: Mapping[str, Any]) -> Exported:
     return replace(packed, artifact=replace(packed.artifact, measured=measured))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about torchvision and about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -19,9 +19,9 @@ from onnx import compose, helper, numpy_helper
 from torch import Tensor
 from torch.export import Dim
 
-from nanocap.convert.exporters.onnx import OPSET, trace
 from nanocap.convert.graphs import Graph, Shapes
 from nanocap.convert.tidy import clean
+from nanocap.convert.tracing import OPSET, trace
 from nanocap.student import Student
 from nanocap.student.decoder import DecoderLayer
 from nanocap.student.layers import MASKED, attend, split_heads

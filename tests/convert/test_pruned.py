@@ -21,10 +21,10 @@ from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.exporters.onnx import trace
 from nanocap.convert.graphs import DECODER_AXES, DecoderGraph, Sizes
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.convert.rollout import rollout
+from nanocap.convert.tracing import trace
 from nanocap.convert.whole import whole_caption
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
 from nanocap.manifest import DecodingDefaults

@@ -210,13 +210,17 @@ def program(drawn: Path) -> Program:
 
 @pytest.fixture
 def checkpoints(corpus: Corpus, recipe: Recipe, tmp_path: Path) -> list[Path]:
-    """Two finished students that share the corpus's tokenizer."""
+    """Two finished students that share the corpus's tokenizer, and tell the photos apart."""
     paths = []
     for seed in range(2):
         torch.manual_seed(seed)
         paths.append(tmp_path / f"{seed}.safetensors")
         header = {"tokenizer": corpus.tokenizer.to_str(), "training": f'{{"seed": {seed}}}'}
-        Student(recipe.dimensions()).save(paths[-1], header)
+        student = Student(recipe.dimensions())
+        with torch.no_grad():  # as drawn, its trunk would let nothing of a photo through
+            for weight in student.encoder.trunk.parameters():
+                weight.mul_(2)
+        student.save(paths[-1], header)
     return paths
 
 
