@@ -20,7 +20,8 @@ class CaptionFile:
     Args:
         path: JSON lines, as `nanocap eval` reads them and `nanocap caption --json` writes them:
             `image`, the photo's key, and `caption`, a text, or `captions`, a list of them. Lines
-            of one photo are joined; captions that are empty are passed over.
+            of one photo are joined; captions that are empty are passed over, and so are lines with
+            `error` instead.
     Raises:
         DataError: the file cannot be read, or a line of it is something else.
     """
@@ -54,7 +55,7 @@ def _row(line: str, where: str) -> tuple[str, list[str]]:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("image"), str):
         raise DataError(f'{where}: needs "image", the key of a photo')
-    found = row.get("captions", row.get("caption"))
+    found = row.get("captions", row.get("caption", [] if "error" in row else None))
     texts = [found] if isinstance(found, str) else found
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError(f'{where}: needs "caption", a text, or "captions", a list of texts')

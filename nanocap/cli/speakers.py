@@ -125,11 +125,11 @@ def _teacher(spec: str, question: Question) -> Answer:
 
 
 def _written(path: Path, question: Question) -> Answer:
-    """Captions by key from JSON lines of `image` and `caption`."""
+    """Captions by key from JSON lines of `image` and `caption`, or `error` where there is none."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line.strip()]
-        pairs = [(row["image"], row["caption"]) for row in rows]
+        pairs = [(row["image"], row["caption"]) for row in rows if "error" not in row]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: not JSON lines with image and caption ({error})") from error
     texts: dict[str, str] = {}

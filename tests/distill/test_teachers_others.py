@@ -37,14 +37,16 @@ def theirs(tmp_path: Path) -> str:
         {"image": "p1", "captions": ["a dog", "", "a dog", "a red dog"]},
         {"image": "p0", "caption": "A cat."},
         {"image": "p2", "caption": ""},
+        {"image": "p3", "error": "cannot be read"},  # as nanocap caption --json says it
     )
 
 
 def test_a_file_answers_by_key(theirs: str) -> None:
-    found = ask(load_teacher(theirs), ["p1", "p0", "p2", "unknown"], [GREY] * 4, 2)
+    found = ask(load_teacher(theirs), ["p1", "p0", "p2", "p3", "unknown"], [GREY] * 5, 2)
     assert [[one.text for one in scored] for scored in found] == [
         ["a dog", "a red dog"],
         ["A cat sits.", "A cat."],
+        [],
         [],
         [],
     ]

@@ -149,7 +149,7 @@ def test_whatever_does_not_fit_is_one_line_each_and_counted(photos: Path) -> Non
     captions = [{"image": f"{index}.png", "caption": "A dog."} for index in range(4)]
     captions[1]["caption"] = ""
     captions[2]["caption"] = "собака"
-    captions += [{"image": "stray.png", "caption": "A cat."}]
+    captions += [{"image": "stray.png", "caption": "A cat."}, {"image": "4.png", "error": "empty"}]
     ours = write(photos / "ours.jsonl", captions)
     result = run(ours, "--data", photos / "references.jsonl", *QUICK)
     assert result.exit_code == 1
