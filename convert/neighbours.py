@@ -21,9 +21,7 @@ import onnx
 from nanocap.convert.tidy import constants
 
 Matrix = npt.NDArray[np.float32]
-STEPS = (
-    127  # of a byte on either side of zero; a pair's rounding adds one at most: 255 * 128 < 2^15
-)
+STEPS = 127  # of a byte on either side of zero; rounding adds one to a pair, and 255 * 128 < 2**15
 SMALLEST = 1e-12  # largest weight of a channel of zeros
 
 
