@@ -43,6 +43,8 @@ from nanocap.student.reducers import REDUCERS
 
 from .coreml_interpreter import Interpreter
 
+pytestmark = pytest.mark.slow  # lowering and converting take a minute
+
 HALF = 0.05  # of a logit: what rounding every value to fp16 may do to a tiny student's
 CHOSEN = ("fp32", "fp16", "pal4")  # pal8 is pal4 of other bits; a slow test has it too
 Opener = Callable[[Exported], Engine]
@@ -273,7 +275,6 @@ def test_elsewhere_the_engine_says_what_to_do(both: Path) -> None:
     assert Captioner(both, engine="onnx").artifact.name == "onnx-fp32"
 
 
-@pytest.mark.slow
 def test_budgets_share_a_decoder_and_every_package_is_whole(
     tiny: Any, tmp_path: Path, open_package: Opener
 ) -> None:
@@ -342,7 +343,6 @@ def test_without_coremltools_the_engine_names_the_extra(
         load_engine(made["fp16"].artifact, made["fp16"].files, None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reducer", sorted(REDUCERS))
 def test_every_reducer_converts(tiny: Any, open_package: Opener, reducer: str) -> None:
     student, probe = tiny.student(reducer), tiny.probe(tiny.pixels(3))
@@ -354,7 +354,6 @@ def test_every_reducer_converts(tiny: Any, open_package: Opener, reducer: str) -
         assert parity.tokens_equal > 0.9
 
 
-@pytest.mark.slow
 def test_at_full_size_every_precision_holds(tiny: Any, open_package: Opener) -> None:
     """The sizes of the shipped model, random weights: fp32 exact, 4 bits well below 8."""
     student, pixels = tiny.student_of(Dimensions()), drawn_pictures(12, 224)

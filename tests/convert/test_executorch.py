@@ -33,6 +33,8 @@ from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student.merging import apply_assignment, bipartite_soft_matching
 from nanocap.student.reducers import REDUCERS
 
+pytestmark = pytest.mark.slow  # lowering and converting take a minute
+
 TOLERANCE = 1e-4
 LINEAR = aten.linear.default
 
@@ -197,7 +199,6 @@ def test_all_that_holds_weights_becomes_integers(tiny: Any) -> None:
     assert 0 < (exact - rounded).abs().mean() < 0.4 * exact.std()
 
 
-@pytest.mark.slow
 def test_integers_caption_much_as_floats_do(tiny: Any, made: Exported) -> None:
     int8, int4 = export(tiny, "int8", "int4")
     sizes = [each.artifact.measured["bytes"] for each in (made, int8, int4)]

@@ -179,6 +179,7 @@ def test_what_cannot_be_scored_is_one_line(finished: Path, tmp_path: Path) -> No
         scorer.score([tmp_path / "none.png"], ["a"])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_as_if_never_killed(
     scorer_program: Command, finished: Path, tmp_path: Path
 ) -> None:
