@@ -211,8 +211,4 @@ def _quantize(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
-    contrib = [o for o in quantized.opset_import if o.domain not in ("", "ai.onnx")]
-    for entry in contrib:  # declared by the quantizer, used by no node of these graphs
-        if not any(node.domain == entry.domain for node in quantized.graph.node):
-            quantized.opset_import.remove(entry)
     return quantized
