@@ -41,6 +41,7 @@ class Labeller:
 
     def __init__(self, order: Order, folder: str):
         self.order, self.folder = order, folder
+        self.refusal = ""  # why one file could not be made: said of all that come after it
 
     @cached_property
     def loaded(self) -> tuple[PhotoShards, list[Teacher | KeyedTeacher], Evidence]:
@@ -54,17 +55,23 @@ class Labeller:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the file of labels of this index: how many photos it has, or why it cannot be made.
 
+        An actor that failed makes no more files; the others go on.
         (Of an error that is raised Ray hands on the text of its traceback alone.)
         """
-        [index] = map(int, batch[INDEX])
-        options, done = self.order.options, 0
-        try:
-            photos, teachers, evidence = self.loaded
-            make([index], teachers, photos, self.order.out, options, evidence, lambda count: None)
-            done, reason = size_of(len(photos), options.shard, index), ""
-        except NanocapError as error:
-            reason = str(error)
-        return {PHOTOS: np.array([done]), REASON: np.array([reason])}
+        done = 0
+        if not self.refusal:
+            try:
+                done = self.write(*map(int, batch[INDEX]))
+            except NanocapError as error:
+                self.refusal = str(error)
+        return {PHOTOS: np.array([done]), REASON: np.array([self.refusal])}
+
+    def write(self, index: int) -> int:
+        """Make this file: how many photos it has."""
+        photos, teachers, evidence = self.loaded
+        out, options = self.order.out, self.order.options
+        make([index], teachers, photos, out, options, evidence, lambda count: None)
+        return size_of(len(photos), options.shard, index)
 
 
 def label_on_ray(
@@ -104,10 +111,14 @@ def label_on_ray(
                 concurrency=min(workers or max(1, gpus), len(todo)),
                 num_gpus=1 if gpus and order.settings.device == "auto" else 0,
             )
+            refusals = []
+            # To the last row, whatever it says: Ray ends a process that shuts it down while threads
+            # of Ray Data are still at work.
             for row in made.iter_rows():
-                if row[REASON]:
-                    raise DataError(row[REASON])
                 step(int(row[PHOTOS]))
+                refusals += [row[REASON]] if row[REASON] else []
+            if refusals:
+                raise DataError(refusals[0])
         else:
             _ = Labeller(order, str(Path.cwd())).loaded  # compares it with the folder's plan
     finally:
