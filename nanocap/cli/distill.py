@@ -41,8 +41,9 @@ def command(
     from accelerate import Accelerator
 
     from nanocap.distill.chain import Chain
-    from nanocap.distill.devices import mixed_precision
+    from nanocap.distill.devices import keep_freed_memory, mixed_precision
 
+    keep_freed_memory()
     accelerator = Accelerator(mixed_precision=mixed_precision(precision))
     chain = Chain(recipe, out, cache if cache is not None else out / "cache", data)
     if prepare_only:

@@ -154,6 +154,7 @@ def command(
       nanocap label --teacher ensemble:runs/a/student.safetensors,runs/b/student.safetensors \\
         --images 'photos/unlabelled-*.tar' --out labels
     """
+    from nanocap.distill.devices import keep_freed_memory
     from nanocap.distill.labelling import Options, label
     from nanocap.distill.labelling.order import Order
     from nanocap.distill.teachers.settings import Settings
@@ -175,6 +176,7 @@ def command(
         detector_labels=detector_labels,
         adapt=eyes,
     )
+    keep_freed_memory()
     photos = order.photos()
     progress = Progress(len(photos))
     if engine == "ray":

@@ -1,10 +1,10 @@
 """Depthwise convolution on small maps as one matrix product a channel, for training on CPUs.
 
-A CPU's backward pass of a depthwise convolution in bfloat16 costs many times its arithmetic. On a
-map of 14x14 or less each channel's convolution is a matrix of a few hundred rows that a batched
-product applies: more multiplications, but of the kind that the machine is fast at (measured on two
-AVX-512 cores at 64 photos, forward and backward: 138 to 15 ms at 14x14 with stride 2, 36 to 8 ms
-at 7x7).
+A CPU's backward pass of a depthwise convolution costs many times its arithmetic. On a map of 14x14
+or less each channel's convolution is a matrix of a few hundred rows that a batched product applies:
+more multiplications, but of the kind that the machine is fast at (measured at 64 photos, forward
+and backward; bfloat16 on two AVX-512 cores: 138 to 15 ms at 14x14 with stride 2, 36 to 8 ms at 7x7;
+float32 on two AVX2 cores: 115 to 68 ms and 163 to 78 ms, but 174 to 227 ms at 14x14 with stride 1).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 LARGEST_SIDE = 14  # pixels of a map; the matrices grow with its fourth power
+LARGEST_IN_FLOAT32 = 7  # of the map that comes out
 
 
-def pays(x_BCHW: Tensor) -> bool:
+def pays(x_BCHW: Tensor, stride: int) -> bool:
     """Whether `convolve` is the faster way for this map, here and now."""
-    small = max(x_BCHW.shape[2:]) <= LARGEST_SIDE
-    return small and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    side = max(x_BCHW.shape[2:])
+    most = LARGEST_SIDE
+    if not torch.is_autocast_enabled("cpu"):
+        most = min(most, stride * LARGEST_IN_FLOAT32)
+    return side <= most and x_BCHW.device.type == "cpu"
 
 
 def convolve(

@@ -81,7 +81,7 @@ class Convolution(nn.Conv2d):
         stride, kernel = self.stride[0], self.kernel_size[0]
         # every map of an image size that 32 divides is even where the stride is 2
         before = (kernel - stride) // 2
-        if self.groups > 1 and self.training and depthwise.pays(input):
+        if self.groups > 1 and self.training and depthwise.pays(input, stride):
             assert self.bias is not None
             return depthwise.convolve(input, self.weight, self.bias, stride, before)
         if stride > 1:

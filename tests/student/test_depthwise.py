@@ -42,22 +42,22 @@ def test_equals_a_convolution_with_its_gradients(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_training_in_bfloat16_takes_it_and_agrees(
-    stride: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("narrow", [False, True])
+def test_training_takes_it_and_agrees(
+    stride: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    layer, x = Convolution(8, 8, 5, stride, groups=8), torch.randn(2, 8, 14, 14)
+    side = 14 if narrow else 7 * stride
+    layer, x = Convolution(8, 8, 5, stride, groups=8), torch.randn(2, 8, side, side)
     taken = []
     convolve = depthwise.convolve
     monkeypatch.setattr(depthwise, "convolve", lambda *args: taken.append(1) or convolve(*args))
-    with torch.autocast("cpu", torch.bfloat16):
-        narrow = layer.train()(x)
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        y = layer.train()(x)
         assert taken
-        layer.eval()(x)
-    layer(x)
-    layer.train()(x)  # full precision stays with the convolution
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(torch.randn(1, 8, 28, 28))  # a large map too
+        layer(torch.randn(1, 8, 2 * side, 2 * side))  # not for a large map
+        layer.eval()(x)  # and not without gradients
     assert len(taken) == 1
-    assert narrow.dtype == torch.bfloat16
-    torch.testing.assert_close(narrow.float(), layer.eval()(x), rtol=0.05, atol=0.05)
+    assert y.dtype == (torch.bfloat16 if narrow else torch.float32)
+    near = 0.05 if narrow else 1e-5
+    torch.testing.assert_close(y.float(), layer(x), rtol=near, atol=near)
