@@ -201,6 +201,32 @@ def test_help_teaches_and_imports_nothing_large() -> None:
     assert "find . -name" in CliRunner().invoke(group, ["caption", "--help"]).output
 
 
+def test_the_program_ends_without_taking_itself_apart() -> None:
+    """But not before what was printed is out and what verbs left for the end is done."""
+    code = (
+        "import atexit\n"
+        "from nanocap import cli\n"
+        "class Large:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "large = Large()\n"
+        "def verb(**options):\n"
+        "    atexit.register(print, 'left for the end')\n"
+        "    print('said')\n"
+        "    return 3\n"
+        "cli.group.main = verb\n"
+        "cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.stdout, run.returncode) == ("said\nleft for the end\n", 3)
+    unexpected = subprocess.run(
+        [sys.executable, "-c", code.replace("print('said')", "raise ValueError('said')")],
+        capture_output=True,
+        text=True,
+    )
+    assert unexpected.stderr.endswith("ValueError: said\n")
+    assert unexpected.returncode == 1
+
+
 def test_a_verb_whose_extra_is_missing(tmp_path: Path) -> None:
     """As in a bare install, where importing torch fails."""
     code = (
