@@ -26,7 +26,13 @@ def difference(ours: Any, theirs: Any) -> float:
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("reducer", sorted(REDUCERS))
+@pytest.mark.parametrize(
+    "reducer",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name != "merge" else [])  # 8 s each
+        for name in sorted(REDUCERS)
+    ],
+)
 def test_the_exported_encoder_equals_eager(tiny: Any, reducer: str) -> None:
     session = open_session(tiny.encoder(reducer).SerializeToString())
     eager = EagerEngine(tiny.student(reducer))

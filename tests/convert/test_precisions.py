@@ -69,6 +69,7 @@ def test_the_chosen_scales_beat_the_plain_ones() -> None:
     assert ours < 0.8 * plain
 
 
+@pytest.mark.slow  # a conversion of its own
 def test_int4_computes_with_the_unpacked_weights(tiny: Any) -> None:
     """Embedding, logits and linear layers: the student with rounded weights, to the last digits."""
     model = graph(tiny, "int4", "decoder")

@@ -180,6 +180,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path, tiny: Any) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # a conversion of its own
 def test_the_command_writes_the_folder(tmp_path: Path, checkpoint_file: Path) -> None:
     out = tmp_path / "out"
     arguments = ["convert", str(checkpoint_file), "--out", str(out), "--to", "transformers"]
