@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.quantize import linear_nodes
-from nanocap.convert.tidy import constants, drop_unused, replace_node
+from nanocap.convert.tidy import constants, drop_unused, output_axis, replace_node
 
 BITS = 4
 BLOCK = 32  # weights a scale
@@ -40,8 +40,7 @@ def quantize_blockwise(model: onnx.ModelProto) -> onnx.ModelProto:
     packed_already: set[str] = set()  # the embedding is met once as weights and once as a table
     for node in linear_nodes(result):
         name = node.input[1]
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
-        matrix_NK = weights[name] if turned else weights[name].T
+        matrix_NK = weights[name] if output_axis(node) == 0 else weights[name].T
         if name not in packed_already:
             packed_already.add(name)
             packed, scale = pack(matrix_NK)

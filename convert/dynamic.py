@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nanocap.convert.neighbours import SMALLEST, STEPS, weight_steps
 from nanocap.convert.quantize import linear_nodes
-from nanocap.convert.tidy import constants, drop_unused, replace_node
+from nanocap.convert.tidy import constants, drop_unused, output_axis, replace_node
 
 MIDDLE = 128  # the activation's byte that stands for 0
 MANY = 1024  # weights; smaller convolutions stay as they are
@@ -33,10 +33,9 @@ def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
     held: set[str] = set()  # weights that are bytes already
     for node in linear_nodes(result):
         name = node.input[1]
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
         if name not in held:
             held.add(name)
-            matrix_KN = weights[name].T if turned else weights[name]
+            matrix_KN = weights[name].T if output_axis(node) == 0 else weights[name]
             step = weight_steps(matrix_KN.T)
             _hold(graph, name, round_columns(matrix_KN, step), step)
         before = [] if node.input[0] in rows else _bytes_of_rows(node.input[0])

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nanocap.convert.tidy import constants
+from nanocap.convert.tidy import constants, output_axis
 
 Matrix = npt.NDArray[np.float32]
 STEPS = 127  # of a byte on either side of zero; rounding adds one to a pair, and 255 * 128 < 2**15
@@ -62,8 +62,8 @@ def _channels(
     """The axis of a node's channels, and its weights as [N, K] in the order of the sum."""
     attributes = {each.name: each.i for each in node.attribute}
     if node.op_type in ("MatMul", "Gemm"):
-        matrix = weights[node.input[1]]
-        return (0, matrix) if attributes.get("transB") else (1, matrix.T)
+        axis, matrix = output_axis(node), weights[node.input[1]]
+        return axis, matrix if axis == 0 else matrix.T
     if node.op_type == "Conv" and attributes.get("group", 1) == 1:
         filters = weights[node.input[1]]  # [out, in, height, width]; `in` is summed innermost
         return 0, filters.transpose(0, 2, 3, 1).reshape(len(filters), -1)

@@ -26,6 +26,7 @@ from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs import Graph
 from nanocap.convert.sessions import open_session
+from nanocap.convert.tidy import output_axis
 from nanocap.convert.tracing import trace
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer
@@ -182,8 +183,7 @@ def round_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             if node.op_type == "Conv" or (node.op_type == "Gather" and place == 0):
                 axes[name] = 0
             elif node.op_type == "Gemm" and place == 1:
-                turned = any(a.name == "transB" and a.i for a in node.attribute)
-                axes[name] = 0 if turned else 1
+                axes[name] = output_axis(node)
             elif node.op_type == "MatMul" and place == 1:
                 axes[name] = -1
     nodes = []

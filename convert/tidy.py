@@ -124,6 +124,11 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+def output_axis(product: onnx.NodeProto) -> int:
+    """The axis of a product's weights [K, N], or [N, K] in a turned Gemm, that is its outputs'."""
+    return 0 if any(each.name == "transB" and each.i for each in product.attribute) else 1
+
+
 def replace_node(model: onnx.ModelProto, old: onnx.NodeProto, new: list[onnx.NodeProto]) -> None:
     """Put `new` where `old` stands; in place."""
     nodes = list(model.graph.node)
