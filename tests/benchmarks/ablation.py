@@ -36,14 +36,18 @@ VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
     "labels and distributions": (True, ("distillation",)),
     "all, and looks": (True, ("distillation", "imitation", "relation")),
 }
-LABELLED = "labelled"  # how the names of sources begin whose captions are teachers'
+BY_TEACHERS = ("labelled", "machine")  # what is in the names of sources with their captions
 SHARES = ("distillation", "imitation", "relation")
 
 
 def taken_apart(recipe: Recipe, variant: str, seed: int, steps: int) -> Recipe:
     """The recipe with the parts of a variant alone, as one supervised stage."""
     labels, kept = VARIANTS[variant]
-    sources = tuple(s for s in recipe.data.sources if labels or not s.name.startswith(LABELLED))
+    sources = tuple(
+        source
+        for source in recipe.data.sources
+        if labels or not any(part in source.name for part in BY_TEACHERS)
+    )
     stage: Stage = next(stage for stage in recipe.stages if stage.kind == "supervised")
     dropped = {name: 0.0 for name in SHARES if name not in kept}
     stage = replace(stage, steps=steps, evaluate=0, **dropped)
