@@ -26,8 +26,9 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PYTHONSAFEPATH := 1
 
 # A process a core, each with one thread: as many threads as cores in each would fight. Tests of one
-# file share what they build, so they stay together.
-PARALLEL := -n auto --dist loadfile
+# file share what they build, so they stay together. A process that dies ends the run at once: pytest
+# may wait for its tests forever.
+PARALLEL := -n auto --dist loadfile --max-worker-restart 0
 test slow: export OMP_NUM_THREADS := 1
 
 .PHONY: caption test slow test-optimum test-node lint clean
