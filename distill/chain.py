@@ -125,17 +125,10 @@ class Chain:
             options=Options(captions=needed.captions, original=needed.original),
             adapt=self._file(needed.adapt) if needed.adapt else None,
         )
-        photos = order.photos()
+        task = order.task()
         text = f"labelling {needed.name}"
-        with click.progressbar(length=len(photos), label=text, file=sys.stderr) as bar:
-            asked = (
-                order.options,
-                order.evidence(photos),
-                order.identity(),
-                bar.update,
-                bar.update,
-            )
-            labelled = label(order.load_teachers(), photos, order.out, *asked)
+        with click.progressbar(length=len(task.photos), label=text, file=sys.stderr) as bar:
+            labelled = label(task, order.panel(task.photos), bar.update, bar.update)
         if not labelled.manifest["rows"]:
             raise DataError(f"{order.out}: no photo could be labelled")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanocap.distill.labelling.adapt import Eyes
 from nanocap.distill.labelling.detector import Detector
-from nanocap.distill.labelling.engine import Evidence
 from nanocap.distill.labelling.match import LineUp
 from nanocap.distill.labelling.options import Options
+from nanocap.distill.labelling.panel import Panel
 from nanocap.distill.labelling.photos import PhotoShards
-from nanocap.distill.teachers import KeyedTeacher, Teacher, load_teacher
+from nanocap.distill.labelling.task import Task
+from nanocap.distill.teachers import load_teacher
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import OptionError
 
@@ -43,25 +43,21 @@ class Order:
         if (self.detector is None) != (self.detector_labels is None):
             raise OptionError("--detector and --detector-labels belong together")
 
-    def photos(self) -> PhotoShards:
-        """The photos. Raises DataError, as `PhotoShards` does."""
+    def task(self) -> Task:
+        """The photos and their folder. Raises DataError, as `PhotoShards` does."""
         keys = (key.strip() for key in self.options.original.split(","))
-        return PhotoShards(self.images, [key for key in keys if key])
+        photos = PhotoShards(self.images, [key for key in keys if key])
+        return Task(photos, self.out, self.options)
 
-    def load_teachers(self) -> list[Teacher | KeyedTeacher]:
-        """The teachers. Raises what `load_teacher` does."""
-        return [load_teacher(teacher, self.settings) for teacher in self.teachers]
-
-    def evidence(self, photos: PhotoShards) -> Evidence:
-        """What else is asked about a photo. Raises NanocapError for files that are not that."""
-        return Evidence(
+    def panel(self, photos: PhotoShards) -> Panel:
+        """Who speaks about the photos, loaded: NanocapError for what is not there or not that."""
+        detector = None
+        if self.detector is not None and self.detector_labels is not None:
+            detector = Detector(self.detector, self.detector_labels)
+        return Panel(
+            [load_teacher(teacher, self.settings) for teacher in self.teachers],
             LineUp.load(self.scorer) if self.scorer is not None else None,
-            Detector(self.detector, self.detector_labels)
-            if self.detector is not None and self.detector_labels is not None
-            else None,
+            detector,
             Eyes.load(self.adapt, photos) if self.adapt is not None else None,
+            {"dtype": self.settings.dtype},
         )
-
-    def identity(self) -> Mapping[str, str]:
-        """Of the settings, what decides the rows."""
-        return {"dtype": self.settings.dtype}

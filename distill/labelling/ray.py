@@ -15,18 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nanocap.distill.labelling.engine import (
-    Evidence,
-    Labelled,
-    claimed,
-    conclude,
-    make,
-    size_of,
-    unfinished,
-)
+from nanocap.distill.labelling.engine import Engine
 from nanocap.distill.labelling.order import Order
-from nanocap.distill.labelling.photos import PhotoShards
-from nanocap.distill.teachers import KeyedTeacher, Teacher
+from nanocap.distill.labelling.task import Labelled
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 INDEX, PHOTOS, REASON = "index", "photos", "reason"  # columns
@@ -44,13 +35,13 @@ class Labeller:
         self.refusal = ""  # why one file could not be made: said of all that come after it
 
     @cached_property
-    def loaded(self) -> tuple[PhotoShards, list[Teacher | KeyedTeacher], Evidence]:
-        """What the order names."""
+    def engine(self) -> Engine:
+        """What the order names, loaded, in a folder that is theirs."""
         os.chdir(self.folder)
-        order, photos = self.order, self.order.photos()
-        teachers, evidence = order.load_teachers(), order.evidence(photos)
-        claimed(teachers, photos, order.out, order.options, evidence, order.identity())
-        return photos, teachers, evidence
+        task = self.order.task()
+        panel = self.order.panel(task.photos)
+        panel.claim(task)
+        return Engine(task, panel)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the file of labels of this index: how many photos it has, or why it cannot be made.
@@ -58,20 +49,14 @@ class Labeller:
         An actor that failed makes no more files; the others go on.
         (Of an error that is raised Ray hands on the text of its traceback alone.)
         """
-        done = 0
+        [index], done = map(int, batch[INDEX]), 0
         if not self.refusal:
             try:
-                done = self.write(*map(int, batch[INDEX]))
+                self.engine.make([index])
+                done = self.engine.task.size_of(index)
             except NanocapError as error:
                 self.refusal = str(error)
         return {PHOTOS: np.array([done]), REASON: np.array([self.refusal])}
-
-    def write(self, index: int) -> int:
-        """Make this file: how many photos it has."""
-        photos, teachers, evidence = self.loaded
-        out, options = self.order.out, self.order.options
-        make([index], teachers, photos, out, options, evidence, lambda count: None)
-        return size_of(len(photos), options.shard, index)
 
 
 def label_on_ray(
@@ -94,8 +79,8 @@ def label_on_ray(
         import ray
     except ModuleNotFoundError:
         raise MissingExtraError("nanocap label --engine ray", "ray", "ray") from None
-    photos = order.photos()
-    todo = unfinished(photos, order.out, order.options, skip)
+    task = order.task()
+    todo = task.unfinished(skip)
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
@@ -120,8 +105,8 @@ def label_on_ray(
             if refusals:
                 raise DataError(refusals[0])
         else:
-            _ = Labeller(order, str(Path.cwd())).loaded  # compares it with the folder's plan
+            _ = Labeller(order, str(Path.cwd())).engine  # compares it with the folder's plan
     finally:
         if started:
             ray.shutdown()
-    return conclude(photos, order.out, order.options)
+    return task.conclude()

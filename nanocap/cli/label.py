@@ -177,18 +177,14 @@ def command(
         adapt=eyes,
     )
     keep_freed_memory()
-    photos = order.photos()
-    progress = Progress(len(photos))
+    task = order.task()
+    progress = Progress(len(task.photos))
     if engine == "ray":
         from nanocap.distill.labelling.ray import label_on_ray
 
         labelled = label_on_ray(order, workers, progress.step, progress.skip)
     else:
-        loaded, evidence = order.load_teachers(), order.evidence(photos)
-        settings = order.identity()
-        labelled = label(
-            loaded, photos, out, order.options, evidence, settings, progress.step, progress.skip
-        )
+        labelled = label(task, order.panel(task.photos), progress.step, progress.skip)
     progress.clear()
     for key, reason in labelled.left_out.items():
         click.echo(f"nanocap: {key}: left out: {reason}", err=True)

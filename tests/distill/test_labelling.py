@@ -22,7 +22,7 @@ from PIL import Image
 from nanocap.cli import group
 from nanocap.distill.batches import CaptionTable
 from nanocap.distill.corpus import prepare
-from nanocap.distill.labelling import Options, label
+from nanocap.distill.labelling import Options, Panel, Task, label
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.recipe import Source, load_recipe
 from nanocap.distill.sources import read_source
@@ -89,7 +89,9 @@ def keys(folder: Path) -> list[str]:
 
 def test_labels_are_a_source_of_their_photos(tmp_path: Path) -> None:
     photos = PhotoShards([greys(tmp_path / "in.tar", 7)])
-    labelled = label([Brightness()], photos, tmp_path / "out", Options(2, batch=2, shard=3))
+    labelled = label(
+        Task(photos, tmp_path / "out", Options(2, batch=2, shard=3)), Panel([Brightness()])
+    )
     assert labelled.left_out == {}
     assert [path.name for path in sorted((tmp_path / "out").glob("*.tar"))] == [
         f"labels-0000{index}.tar" for index in range(3)
@@ -103,7 +105,7 @@ def test_labels_are_a_source_of_their_photos(tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_came_of_it_and_where_the_time_went(tmp_path: Path) -> None:
     photos = PhotoShards([greys(tmp_path / "in.tar", 7)])
-    label([Brightness()], photos, tmp_path / "out", Options(2, batch=2, shard=3))
+    label(Task(photos, tmp_path / "out", Options(2, batch=2, shard=3)), Panel([Brightness()]))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (manifest["complete"], manifest["rows"], manifest["left_out"]) == (True, 7, 0)
     assert sum(manifest["levels"].values()) == 7
@@ -119,13 +121,13 @@ def test_the_manifest_says_what_came_of_it_and_where_the_time_went(tmp_path: Pat
 
 def test_a_run_that_was_stopped_ends_with_the_same_rows(tmp_path: Path) -> None:
     photos, options = PhotoShards([greys(tmp_path / "in.tar", 9)]), Options(batch=2, shard=3)
-    label([Brightness()], photos, tmp_path / "whole", options)
+    label(Task(photos, tmp_path / "whole", options), Panel([Brightness()]))
     with pytest.raises(KeyboardInterrupt):
-        label([Brightness(dies_after=7)], photos, tmp_path / "killed", options)
+        label(Task(photos, tmp_path / "killed", options), Panel([Brightness(dies_after=7)]))
     assert not list((tmp_path / "killed").glob(".*.partial"))
     done, skipped = len(list((tmp_path / "killed").glob("*.tar"))), []
     again = Brightness()
-    label([again], photos, tmp_path / "killed", options, skip=skipped.append)
+    label(Task(photos, tmp_path / "killed", options), Panel([again]), skip=skipped.append)
     assert (again.asked, sum(skipped)) == (9 - 3 * done, 3 * done)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
@@ -134,7 +136,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_rows(tmp_path: Path) -> None:
 def test_what_is_not_whole_is_made_again(tmp_path: Path, damage: str) -> None:
     photos, options = PhotoShards([greys(tmp_path / "in.tar", 6)]), Options(batch=2, shard=3)
     out = tmp_path / "out"
-    label([Brightness()], photos, out, options)
+    label(Task(photos, out, options), Panel([Brightness()]))
     before = rows(out)
     if damage == "cut":
         path = out / "labels-00001.tar"
@@ -143,7 +145,7 @@ def test_what_is_not_whole_is_made_again(tmp_path: Path, damage: str) -> None:
         (out / f"labels-00001.{damage}").unlink()
     (out / ".labels-00001.1.tar.partial").write_bytes(b"of a run that was killed")
     again = Brightness()
-    label([again], photos, out, options)
+    label(Task(photos, out, options), Panel([again]))
     assert again.asked == 3
     assert rows(out) == before
     assert not list(out.glob(".*.partial"))
@@ -151,10 +153,11 @@ def test_what_is_not_whole_is_made_again(tmp_path: Path, damage: str) -> None:
 
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     photos = PhotoShards([greys(tmp_path / "in.tar", 8)])
-    label([Brightness()], photos, tmp_path / "one", Options(shard=2))
+    label(Task(photos, tmp_path / "one", Options(shard=2)), Panel([Brightness()]))
     for part in (2, 1, 3):
         labelled = label(
-            [Brightness()], photos, tmp_path / "three", Options(shard=2, part=(part, 3))
+            Task(photos, tmp_path / "three", Options(shard=2, part=(part, 3))),
+            Panel([Brightness()]),
         )
         assert labelled.manifest["complete"] == (part == 3)
     assert rows(tmp_path / "three") == rows(tmp_path / "one")
@@ -176,7 +179,7 @@ def test_unreadable_photos_are_named_also_after_a_resume(tmp_path: Path) -> None
     )
     photos, options = PhotoShards([str(shard)], ("captions",)), Options(shard=4)
     for _ in range(2):
-        left_out = label([Brightness()], photos, tmp_path / "out", options).left_out
+        left_out = label(Task(photos, tmp_path / "out", options), Panel([Brightness()])).left_out
         assert left_out == {
             "b": "is no photo that can be read",
             "c": "is no photo that can be read",
@@ -191,18 +194,18 @@ def test_unreadable_photos_are_named_also_after_a_resume(tmp_path: Path) -> None
 
 def test_a_folder_belongs_to_one_plan(tmp_path: Path) -> None:
     photos = PhotoShards([greys(tmp_path / "in.tar", 2)])
-    label([Brightness()], photos, tmp_path / "out")
+    label(Task(photos, tmp_path / "out"), Panel([Brightness()]))
     with pytest.raises(DataError, match=r"otherwise \(captions was 5, is 3\); .*new --out"):
-        label([Brightness()], photos, tmp_path / "out", Options(captions=3))
+        label(Task(photos, tmp_path / "out", Options(captions=3)), Panel([Brightness()]))
     more = PhotoShards([greys(tmp_path / "more.tar", 3)])
     with pytest.raises(DataError, match=r"images was \[\[\"in.tar\", \d+, 2\]\], is \[\[\"more"):
-        label([Brightness()], more, tmp_path / "out")
+        label(Task(more, tmp_path / "out"), Panel([Brightness()]))
     (tmp_path / "out" / "plan.json").write_text("[]")
     with pytest.raises(DataError, match="nanocap was null"):
-        label([Brightness()], photos, tmp_path / "out")
+        label(Task(photos, tmp_path / "out"), Panel([Brightness()]))
     (tmp_path / "out" / "plan.json").write_text("{")
     with pytest.raises(DataError, match="not the plan of a labelling"):
-        label([Brightness()], photos, tmp_path / "out")
+        label(Task(photos, tmp_path / "out"), Panel([Brightness()]))
 
 
 def test_a_teacher_whose_file_changed_is_another(tmp_path: Path) -> None:
@@ -472,7 +475,7 @@ def test_an_error_of_the_teacher_goes_through(tmp_path: Path) -> None:
 
     photos = PhotoShards([greys(tmp_path / "in.tar", 300)])
     with pytest.raises(NanocapError, match="out of order"):
-        label([Broken()], photos, tmp_path / "out", Options(batch=2))
+        label(Task(photos, tmp_path / "out", Options(batch=2)), Panel([Broken()]))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
 
 
