@@ -17,7 +17,8 @@ import numpy as np
 
 from nanocap.distill.labelling.engine import Engine
 from nanocap.distill.labelling.order import Order
-from nanocap.distill.labelling.task import Labelled
+from nanocap.distill.labelling.panel import Panel
+from nanocap.distill.labelling.task import Labelled, Task
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 INDEX, PHOTOS, REASON = "index", "photos", "reason"  # columns
@@ -35,13 +36,13 @@ class Labeller:
         self.refusal = ""  # why one file could not be made: said of all that come after it
 
     @cached_property
-    def engine(self) -> Engine:
-        """What the order names, loaded, in a folder that is theirs."""
+    def loaded(self) -> tuple[Task, Panel]:
+        """What the order names, in a folder that is theirs."""
         os.chdir(self.folder)
         task = self.order.task()
         panel = self.order.panel(task.photos)
         panel.claim(task)
-        return Engine(task, panel)
+        return task, panel
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the file of labels of this index: how many photos it has, or why it cannot be made.
@@ -52,8 +53,9 @@ class Labeller:
         [index], done = map(int, batch[INDEX]), 0
         if not self.refusal:
             try:
-                self.engine.make([index])
-                done = self.engine.task.size_of(index)
+                task, panel = self.loaded
+                Engine(task, panel).make([index])  # one a file: its clock begins with it
+                done = task.size_of(index)
             except NanocapError as error:
                 self.refusal = str(error)
         return {PHOTOS: np.array([done]), REASON: np.array([self.refusal])}
@@ -105,7 +107,7 @@ def label_on_ray(
             if refusals:
                 raise DataError(refusals[0])
         else:
-            _ = Labeller(order, str(Path.cwd())).engine  # compares it with the folder's plan
+            _ = Labeller(order, str(Path.cwd())).loaded  # compares it with the folder's plan
     finally:
         if started:
             ray.shutdown()

@@ -56,7 +56,7 @@ def test_training_takes_it_and_agrees(
         y = layer.train()(x)
         assert taken
         layer(torch.randn(1, 8, 2 * side, 2 * side))  # not for a large map
-        layer.eval()(x)  # and not without gradients
+        layer.eval()(x)  # and not where nothing is trained
     assert len(taken) == 1
     assert y.dtype == (torch.bfloat16 if narrow else torch.float32)
     near = 0.05 if narrow else 1e-5
