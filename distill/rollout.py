@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional as F
 
 from nanocap.distill.tokenizer import END, LENGTH, PREFIX, QUALITY, SPECIALS
 from nanocap.student import Student
@@ -35,31 +36,46 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
         B * captions rows, those of one photo side by side.
     """
     decoder = student.decoder
-    images, device = visual_BNC.shape[0], visual_BNC.device
+    photos, device = visual_BNC.shape[0], visual_BNC.device
     cross_keys, cross_values = decoder.cross(visual_BNC)
     layers, width = len(cross_keys), student.dimensions.widths.decoder_attention
-    rows, places = images * captions, min(LONGEST, student.dimensions.max_tokens)
-    keys = torch.zeros(layers, rows, places, width, device=device, dtype=cross_keys.dtype)
-    values = torch.zeros_like(keys)
-    tokens = torch.zeros(images, captions, dtype=torch.int64, device=device)
-    ended = torch.zeros(images, captions, dtype=torch.bool, device=device)
-    drawn = []
+    keys = torch.zeros(layers, photos * captions, 0, width, device=device, dtype=cross_keys.dtype)
+    values = keys
+    places = min(LONGEST, student.dimensions.max_tokens)
+    table = torch.full((photos, captions, places), END, device=device)
+    going = torch.arange(photos, device=device)  # photos of which some caption has not ended
+    tokens = torch.zeros(photos, captions, dtype=torch.int64, device=device)
+    ended = torch.zeros(photos, captions, dtype=torch.bool, device=device)
     for position in range(places):
         if position < PREFIX:
             tokens = torch.full_like(tokens, PROMPT[position])
         here = torch.tensor([position], device=device)
+        # the cache grows with the captions: a position attends to what is there, no more
+        keys, values = F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))
         logits, keys, values = decoder.step(tokens, here, cross_keys, cross_values, keys, values)
         if position < PREFIX - 1:
             continue
         scores = text_scores(logits)
         tokens = _draw(scores) if sample else scores.argmax(-1)
         tokens = torch.where(ended, END, tokens)
-        drawn.append(tokens)
+        table[going, :, position - PREFIX + 1] = tokens
         ended = ended | (tokens == END)
-        if bool(ended.all()):
+        left = (~ended.all(1)).nonzero().squeeze(1)
+        if not len(left):
             break
-    table = torch.stack(drawn, dim=-1).flatten(0, 1).tolist()
-    return [row[: row.index(END) + 1] if END in row else row for row in table]
+        if len(left) < len(going):  # half of the photos end long before the last one does
+            going, tokens, ended = going[left], tokens[left], ended[left]
+            cross_keys, cross_values = cross_keys[:, left], cross_values[:, left]
+            keys, values = (_of_photos(cache, left, captions) for cache in (keys, values))
+    cut = places - PREFIX + 1
+    rows = table[:, :, :cut].flatten(0, 1).tolist()
+    return [row[: row.index(END) + 1] if END in row else row for row in rows]
+
+
+def _of_photos(cache: Tensor, photos: Tensor, captions: int) -> Tensor:
+    """The part of a cache [layers, photos * captions, places, width] that is of these photos."""
+    layers, _, places, width = cache.shape
+    return cache.reshape(layers, -1, captions, places, width)[:, photos].flatten(1, 2)
 
 
 def _draw(scores: Tensor) -> Tensor:

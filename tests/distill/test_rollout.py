@@ -44,6 +44,16 @@ def test_greedy_takes_the_likeliest_piece_until_the_end(student: Student) -> Non
         assert row[-1] == END or len(row) == student.dimensions.max_tokens - 1
 
 
+def test_photos_whose_captions_have_ended_are_left_behind(student: Student) -> None:
+    """The others go on as if they were alone."""
+    visual = torch.randn(12, 8, 32)
+    rows = roll_out(student, visual, 2, sample=False)
+    assert len({len(row) for row in rows}) > 2
+    for index in range(12):
+        alone = roll_out(student, visual[index, None], 2, sample=False)
+        assert rows[2 * index : 2 * index + 2] == alone
+
+
 @pytest.mark.parametrize("sample", [False, True])
 def test_rows_stand_by_photo_and_hold_text_only(student: Student, sample: bool) -> None:
     rows = roll_out(student, torch.randn(2, 8, 32), 4, sample)
