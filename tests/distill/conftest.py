@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw
 
+from nanocap.cli import group
 from nanocap.distill.corpus import Corpus, prepare
 from nanocap.distill.recipe import Recipe, load_recipe
 from nanocap.student import Student
@@ -169,7 +171,7 @@ def corpus(recipe: Recipe, drawn: Path, tmp_path_factory: pytest.TempPathFactory
 
 @dataclass(frozen=True)
 class Program:
-    """`nanocap distill` as a process of its own."""
+    """`nanocap distill`: as a process of its own, or in this one for what tells more there."""
 
     data: Path
     cpus: int = 1
@@ -196,6 +198,11 @@ class Program:
         printed, _ = process.communicate(timeout=300)
         assert process.returncode == 0, printed
         return printed
+
+    def invoke(self, recipe: Path, out: Path, *more: str) -> Result:
+        """The command in this process: in fp32, since Accelerate allows one precision a process."""
+        arguments = ["distill", str(recipe), "--out", str(out), "--data", str(self.data), *more]
+        return CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
 
     def _launch(self) -> list[str]:
         processes = ["--cpu", "--num_processes", str(self.cpus), "--num_machines", "1"]

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from nanocap.cli import group
 from nanocap.student import Student
 
 BEFORE = """
@@ -41,11 +39,6 @@ name = "maps"
 MONITOR = 'monitor = "shapes"'
 
 
-def distill(recipe: Path, drawn: Path, out: Path, *more: str) -> Result:
-    arguments = ["distill", str(recipe), "--out", str(out), "--data", str(drawn), *more]
-    return CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
-
-
 @pytest.fixture
 def chained(
     write_recipe: Callable[..., Path], shards: Callable[[dict[str, Image.Image]], str]
@@ -64,9 +57,9 @@ def chained(
     )
 
 
-def test_one_command_makes_all_of_it(chained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_one_command_makes_all_of_it(chained: Path, program: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = distill(chained, drawn, out)
+    result = program.invoke(chained, out)
     assert result.exit_code == 0, result.output
     teacher, header = Student.load(out / "before" / "teacher" / "student.safetensors")
     _, ours = Student.load(out / "student.safetensors")
@@ -83,7 +76,7 @@ def test_one_command_makes_all_of_it(chained: Path, drawn: Path, tmp_path: Path)
     ]
     assert {row["source"] for row in rows} == {"shapes", "labelled"}
     files = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    again = distill(chained, drawn, out)
+    again = program.invoke(chained, out)
     assert again.exit_code == 0, again.output
     files.pop(out / "before" / "labels" / "manifest.json")  # the last run's counts
     assert {p: p.stat().st_mtime_ns for p in files} == files
@@ -91,16 +84,16 @@ def test_one_command_makes_all_of_it(chained: Path, drawn: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_what_came_before_decides_the_run(chained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_what_came_before_decides_the_run(chained: Path, program: Any, tmp_path: Path) -> None:
     """With another teacher below it, the finished stage is another recipe's."""
     out = tmp_path / "run"
-    assert distill(chained, drawn, out).exit_code == 0
+    assert program.invoke(chained, out).exit_code == 0
     path = out / "before" / "teacher" / "student.safetensors"
     student, header = Student.load(path)
     student.decoder.norm.bias.data += 0.5
     student.save(path.with_name("stage-0-maps.safetensors"), _stage(path))
     path.unlink()
-    refused = distill(chained, drawn, out)
+    refused = program.invoke(chained, out)
     assert refused.exit_code != 0
     assert "made otherwise" in refused.output or "made by another recipe" in refused.output
     assert header["tokenizer"]
@@ -130,20 +123,20 @@ def _stage(student: Path) -> dict[str, str]:
     ],
 )
 def test_chains_that_do_not_hold(
-    chained: Path, drawn: Path, tmp_path: Path, old: str, new: str, message: str
+    chained: Path, program: Any, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     text = chained.read_text(encoding="utf-8")
     assert old in text
     chained.write_text(text.replace(old, new), encoding="utf-8")
-    result = distill(chained, drawn, tmp_path / "run")
+    result = program.invoke(chained, tmp_path / "run")
     assert result.exit_code != 0
     assert message in result.output
     assert not (tmp_path / "run" / "before" / "teacher").exists()  # said before anything is made
 
 
 @pytest.mark.slow
-def test_preparing_makes_what_comes_before(chained: Path, drawn: Path, tmp_path: Path) -> None:
-    result: Any = distill(chained, drawn, tmp_path / "run", "--prepare-only", "--json")
+def test_preparing_makes_what_comes_before(chained: Path, program: Any, tmp_path: Path) -> None:
+    result: Any = program.invoke(chained, tmp_path / "run", "--prepare-only", "--json")
     assert result.exit_code == 0, result.output
     corpus = Path(json.loads(result.stdout.splitlines()[-1])["result"])
     sources = {json.loads(line)["source"] for line in (corpus / "rows.jsonl").open()}

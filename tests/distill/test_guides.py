@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from torch import Tensor
 
-from nanocap.cli import group
 from nanocap.distill.batches import pack
 from nanocap.distill.guides import Guides, Sight, Watching
 from nanocap.distill.losses import CaptionLoss, Guidance, divergence, target_count
@@ -109,13 +107,8 @@ def test_following_a_teacher_brings_the_student_nearer(recipe: Recipe, pixels: T
     assert losses[-1] < 0.3 * losses[0]
 
 
-def run(recipe: Path, drawn: Path, out: Path) -> Result:
-    arguments = ["distill", str(recipe), "--out", str(out), "--data", str(drawn)]
-    return CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
-
-
 def test_a_run_learns_from_two_teachers(
-    checkpoints: list[Path], write_recipe: Any, drawn: Path, tmp_path: Path
+    checkpoints: list[Path], write_recipe: Any, program: Any, tmp_path: Path
 ) -> None:
     named = json.dumps([str(path) for path in checkpoints])
     recipe = write_recipe(
@@ -123,7 +116,7 @@ def test_a_run_learns_from_two_teachers(
         ("steps = 6\ntrain", "steps = 6\ndistillation = 0.5\ntrain"),
         stages=2,
     )
-    result = run(recipe, drawn, tmp_path / "run")
+    result = program.invoke(recipe, tmp_path / "run")
     assert result.exit_code == 0, result.output
     _, header = Student.load(tmp_path / "run" / "student.safetensors")
     _, theirs = Student.load(checkpoints[0])
@@ -131,7 +124,7 @@ def test_a_run_learns_from_two_teachers(
     assert json.loads(header["training"])["teachers"][0] == json.loads(theirs["training"])
     (tmp_path / "run" / "stage-1-end-to-end.safetensors").unlink()
     checkpoints[1].write_bytes(checkpoints[0].read_bytes())  # another teacher: another run
-    refused = run(recipe, drawn, tmp_path / "run")
+    refused = program.invoke(recipe, tmp_path / "run")
     assert refused.exit_code != 0
     assert "made by another recipe" in refused.output
 
@@ -146,21 +139,21 @@ def test_a_run_learns_from_two_teachers(
     ],
 )
 def test_recipes_that_do_not_fit(
-    write_recipe: Any, drawn: Path, tmp_path: Path, old: str, new: str, message: str
+    write_recipe: Any, program: Any, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    result = run(write_recipe((old, new)), drawn, tmp_path / "run")
+    result = program.invoke(write_recipe((old, new)), tmp_path / "run")
     assert result.exit_code != 0
     assert message in result.output
 
 
 def test_self_critical_stages_take_no_teacher(
-    write_recipe: Any, drawn: Path, tmp_path: Path
+    write_recipe: Any, program: Any, tmp_path: Path
 ) -> None:
     recipe = write_recipe(
         ('monitor = "shapes"', 'monitor = "shapes"\nteachers = ["t"]'),
         ("samples = 3", "samples = 3\ndistillation = 0.5"),
     )
-    assert "for supervised stages only" in run(recipe, drawn, tmp_path / "run").output
+    assert "for supervised stages only" in program.invoke(recipe, tmp_path / "run").output
 
 
 def test_digests_name_the_files(checkpoints: list[Path]) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nanocap.cli import group
 from nanocap.distill.batches import CaptionTable, Schedule, pack
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.guides import Guides, Watching
@@ -160,7 +158,7 @@ def test_teachers_are_asked_once(
 
 
 def test_a_run_learns_from_a_teacher_with_other_trunks(
-    checkpoints: list[Path], recipe: Recipe, write_recipe: Any, drawn: Path, tmp_path: Path
+    checkpoints: list[Path], recipe: Recipe, write_recipe: Any, program: Any, tmp_path: Path
 ) -> None:
     """A large teacher: two trunks side by side, wider, and of the student's vocabulary only."""
     _, header = Student.load(checkpoints[0])
@@ -173,8 +171,7 @@ def test_a_run_learns_from_a_teacher_with_other_trunks(
         ("steps = 9", "steps = 9\ndistillation = 0.5\nimitation = 0.1\nrelation = 0.1"),
         stages=1,
     )
-    arguments = ["distill", str(path), "--out", str(tmp_path / "run"), "--data", str(drawn)]
-    result = CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
+    result = program.invoke(path, tmp_path / "run")
     assert result.exit_code == 0, result.output
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines if "loss" in line]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from torch import Tensor
 
-from nanocap.cli import group
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.floor import Floor
 from nanocap.distill.monitor import Monitor
@@ -89,11 +88,6 @@ def test_a_stage_that_begins_below_its_floor(tmp_path: Path) -> None:
     assert not (tmp_path / "kept").exists()
 
 
-def distill(recipe: Path, drawn: Path, out: Path) -> Result:
-    arguments = ["distill", str(recipe), "--out", str(out), "--data", str(drawn)]
-    return CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
-
-
 @pytest.fixture
 def rewarded(write_recipe: Callable[..., Path], scorer_file: Path) -> Callable[[str], Path]:
     """A run whose last stage is rewarded for being found, with more keys for that stage."""
@@ -111,9 +105,9 @@ def rewarded(write_recipe: Callable[..., Path], scorer_file: Path) -> Callable[[
 
 @pytest.mark.slow
 def test_a_run_is_rewarded_for_being_found(
-    rewarded: Callable[[str], Path], drawn: Path, tmp_path: Path
+    rewarded: Callable[[str], Path], program: Any, tmp_path: Path
 ) -> None:
-    result = distill(rewarded("retrieval = 2.0\nfloor = 1e-9"), drawn, tmp_path / "run")
+    result = program.invoke(rewarded("retrieval = 2.0\nfloor = 1e-9"), tmp_path / "run")
     assert result.exit_code == 0, result.output
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     steps = [line for line in map(json.loads, lines) if line["stage"] == 2]
@@ -125,7 +119,7 @@ def test_a_run_is_rewarded_for_being_found(
 
 def test_the_floor_stops_a_stage(
     rewarded: Callable[[str], Path],
-    drawn: Path,
+    program: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -139,7 +133,7 @@ def test_the_floor_stops_a_stage(
 
     monkeypatch.setattr("nanocap.distill.monitor.Monitor.look", look)
     out = tmp_path / "run"
-    result = distill(rewarded("retrieval = 2.0\nfloor = 0.5"), drawn, out)
+    result = program.invoke(rewarded("retrieval = 2.0\nfloor = 0.5"), out)
     assert result.exit_code == 0, result.output
     assert "stopped: 0.300 of the objects are there, below the floor of 0.5" in result.output
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -158,15 +152,15 @@ def test_the_floor_stops_a_stage(
     ],
 )
 def test_rewards_that_do_not_fit(
-    rewarded: Callable[[str], Path], drawn: Path, tmp_path: Path, more: str, message: str
+    rewarded: Callable[[str], Path], program: Any, tmp_path: Path, more: str, message: str
 ) -> None:
-    result = distill(rewarded(more), drawn, tmp_path / "run")
+    result = program.invoke(rewarded(more), tmp_path / "run")
     assert result.exit_code != 0
     assert message in result.output
 
 
 def test_retrieval_without_a_scorer(
-    write_recipe: Callable[..., Path], drawn: Path, tmp_path: Path
+    write_recipe: Callable[..., Path], program: Any, tmp_path: Path
 ) -> None:
     recipe = write_recipe(("samples = 3", "samples = 3\nretrieval = 1.0\nfloor = 0.5"))
-    assert "needs a `scorer`" in distill(recipe, drawn, tmp_path / "run").output
+    assert "needs a `scorer`" in program.invoke(recipe, tmp_path / "run").output

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from nanocap.cli import group
 from nanocap.distill.corpus import prepare
 from nanocap.distill.recipe import Recipe
 from nanocap.distill.start import Start
@@ -42,7 +40,7 @@ def test_a_student_needs_its_tokenizer(checkpoints: list[Path], recipe: Recipe) 
 
 
 def test_a_run_goes_on_from_a_student_and_its_tokenizer(
-    checkpoints: list[Path], write_recipe: Any, drawn: Path, tmp_path: Path
+    checkpoints: list[Path], write_recipe: Any, program: Any, tmp_path: Path
 ) -> None:
     start = checkpoints[1]
     recipe = write_recipe(
@@ -51,9 +49,7 @@ def test_a_run_goes_on_from_a_student_and_its_tokenizer(
         ("steps = 9", "steps = 1"),
         stages=1,
     )
-    arguments = ["distill", str(recipe), "--out", str(tmp_path / "run"), "--data", str(drawn)]
-    arguments += ["--precision", "fp32"]  # as all tests of one process: Accelerate allows no other
-    result = CliRunner().invoke(group, arguments)
+    result = program.invoke(recipe, tmp_path / "run")
     assert result.exit_code == 0, result.output
     before, header = Student.load(start)
     after, ours = Student.load(tmp_path / "run" / "student.safetensors")

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from nanocap.cli import group
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.pruning.axes import find_axes
 from nanocap.distill.pruning.budget import prunable
@@ -117,8 +115,7 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(
     process.communicate()
     assert (killed / "checkpoint.safetensors").exists()
     other = write_recipe(KEEP, ("keep = 0.5", "keep = 0.6"), stages=1)
-    arguments = ["distill", str(other), "--out", str(killed), "--data", str(program.data)]
-    refused = CliRunner().invoke(group, [*arguments, "--precision", "fp32"])
+    refused = program.invoke(other, killed)
     assert refused.exit_code == 2
     assert "made by another recipe; choose another --out, or delete it" in refused.stderr
     program.run(write_recipe(KEEP, stages=1), killed)
