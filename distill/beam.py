@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanocap.distill.rollout import LONGEST, PROMPT, text_scores
+from nanocap.distill.decoding import LONGEST, PROMPT, Decoding
 from nanocap.distill.tokenizer import END, PREFIX
 from nanocap.student import Student
 
@@ -37,7 +37,7 @@ def beam_search(
         length_penalty: the sum is divided by `length ** length_penalty`.
     """
     photos, device = pixels_BCHW.shape[0], pixels_BCHW.device
-    members = [_Member(student, pixels_BCHW, beams) for student in students]
+    members = [Decoding(student, student.encoder(pixels_BCHW), beams) for student in students]
     places = min(LONGEST, *(student.dimensions.max_tokens for student in students))
     for position, control in enumerate(PROMPT):
         tokens = torch.full((photos, beams), control, dtype=torch.int64, device=device)
@@ -77,32 +77,7 @@ def beam_search(
     ]
 
 
-class _Member:
-    """One student with its caches."""
-
-    def __init__(self, student: Student, pixels_BCHW: Tensor, beams: int):
-        self.decoder = student.decoder
-        self.cross = student.decoder.cross(student.encoder(pixels_BCHW))
-        layers, photos = self.cross[0].shape[:2]
-        width = student.dimensions.widths.decoder_attention
-        places = min(LONGEST, student.dimensions.max_tokens)
-        shape = (layers, photos * beams, places, width)
-        self.keys = self.cross[0].new_zeros(shape)
-        self.values = self.cross[0].new_zeros(shape)
-
-    def step(self, tokens_BK: Tensor, position: int) -> Tensor:
-        """Probabilities [B, K, V] of the piece after this one."""
-        here = torch.tensor([position], device=tokens_BK.device)
-        logits, self.keys, self.values = self.decoder.step(
-            tokens_BK, here, *self.cross, self.keys, self.values
-        )
-        return text_scores(logits).softmax(-1)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Let each beam go on from the cache of its parent."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-
-
-def _mean_log_probability(members: Sequence[_Member], tokens: Tensor, position: int) -> Tensor:
-    total = sum((member.step(tokens, position) for member in members), torch.zeros(()))
+def _mean_log_probability(members: Sequence[Decoding], tokens: Tensor, position: int) -> Tensor:
+    said = (member.step(tokens, position).softmax(-1) for member in members)
+    total = sum(said, torch.zeros(()))
     return (total / len(members)).clamp_min(1e-20).log()

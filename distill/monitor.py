@@ -13,9 +13,10 @@ from nanocap.distill.augment import squash
 from nanocap.distill.batches import pack
 from nanocap.distill.cider import Cider
 from nanocap.distill.corpus import Corpus
+from nanocap.distill.decoding import PROMPT
 from nanocap.distill.losses import cross_entropy, target_count
 from nanocap.distill.maps import normalize
-from nanocap.distill.rollout import PROMPT, roll_out, to_texts
+from nanocap.distill.rollout import roll_out, to_texts
 from nanocap.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 
