@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NEVER = -1e9  # a logit that no softmax gives any weight
+PHOTOS_AT_ONCE = 8
 
 
 def soft_targets(positive_BR: Tensor, share: float, likeness_BR: Tensor | None = None) -> Tensor:
@@ -75,11 +76,23 @@ def late_interaction(
     Returns:
         by the visual tokens [B, R], and by the pieces [B, R]; both from -1 to 1.
     """
+    absent_RT = mask_RT == 0
+    # a few photos at a time: the similarities of all would pass through memory many times over
+    parts = [
+        _best_partners(some, pieces_RTC, absent_RT) for some in visual_BNC.split(PHOTOS_AT_ONCE)
+    ]
+    by_visual, by_piece = (torch.cat(sides) for sides in zip(*parts, strict=True))
+    return by_visual, by_piece
+
+
+def _best_partners(
+    visual_BNC: Tensor, pieces_RTC: Tensor, absent_RT: Tensor
+) -> tuple[Tensor, Tensor]:
     similarity = torch.einsum("bnc,rtc->brnt", visual_BNC, pieces_RTC)
-    absent = mask_RT == 0
-    by_visual = similarity.masked_fill(absent[None, :, None, :], -1.0).amax(3).mean(2)
-    mask = mask_RT.to(similarity.dtype)
-    by_piece = (similarity.amax(2) * mask).sum(2) / mask.sum(1)
+    # `max` rather than `amax`: it remembers which it took, and its gradient is one store
+    by_visual = similarity.masked_fill(absent_RT[None, :, None, :], -1.0).max(3).values.mean(2)
+    present = (~absent_RT).to(similarity.dtype)
+    by_piece = (similarity.max(2).values * present).sum(2) / present.sum(1)
     return by_visual, by_piece
 
 

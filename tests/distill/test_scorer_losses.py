@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nanocap.distill.scorer.losses import (
+    PHOTOS_AT_ONCE,
     contrast,
     late_interaction,
     likeness,
@@ -111,10 +112,11 @@ def test_the_order_of_a_batch_changes_nothing() -> None:
 
 
 def test_late_interaction_written_out() -> None:
-    visual, pieces = unit(2, 3, 4), unit(3, 5, 4)
+    photos = PHOTOS_AT_ONCE + 1
+    visual, pieces = unit(photos, 3, 4), unit(3, 5, 4)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
     by_visual, by_piece = late_interaction(visual, pieces, mask)
-    for b, r in product(range(2), range(3)):
+    for b, r in product(range(photos), range(3)):
         present = [t for t in range(5) if mask[r, t]]
         cosine = {(n, t): float(visual[b, n] @ pieces[r, t]) for n in range(3) for t in present}
         rows = [max(cosine[n, t] for t in present) for n in range(3)]
