@@ -22,13 +22,20 @@ QUALITY = {name: SPECIALS.index(f"<quality:{name}>") for name in QUALITIES}
 LENGTH = {name: SPECIALS.index(f"<length:{name}>") for name in LENGTHS}
 SHORT_WORDS = 9  # a caption of at most so many words is short
 PREFIX = 2  # control tokens at the start of every sequence
+#: What is not a word of a caption, as patterns of lower-case text, and what comes in its place.
+REPLACED = (
+    ("’", "'"),
+    ("&", " and "),
+    (r"[^\w\s'-]|_", " "),
+    (r"(?<!\w)['-]+|['-]+(?!\w)", " "),
+)
 
 
 def normalize(caption: str) -> str:
     """Lower case, words only: what CIDEr's tokenizer would leave, so that no effort is wasted."""
-    text = caption.lower().replace("’", "'").replace("&", " and ")
-    text = re.sub(r"[^\w\s'-]|_", " ", text)
-    text = re.sub(r"(?<!\w)['-]+|['-]+(?!\w)", " ", text)
+    text = caption.lower()
+    for pattern, by in REPLACED:
+        text = re.sub(pattern, by, text)
     return " ".join(text.split())
 
 

@@ -78,9 +78,8 @@ def late_interaction(
     """
     absent_RT = mask_RT == 0
     # a few photos at a time: the similarities of all would pass through memory many times over
-    parts = [
-        _best_partners(some, pieces_RTC, absent_RT) for some in visual_BNC.split(PHOTOS_AT_ONCE)
-    ]
+    some = torch.split(visual_BNC, PHOTOS_AT_ONCE)
+    parts = [_best_partners(visual, pieces_RTC, absent_RT) for visual in some]
     by_visual, by_piece = (torch.cat(sides) for sides in zip(*parts, strict=True))
     return by_visual, by_piece
 

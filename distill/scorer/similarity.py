@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from nanocap.distill.devices import fastest
 from nanocap.distill.maps import normalize
 from nanocap.distill.scorer.losses import late_interaction
-from nanocap.distill.scorer.texts import pad, to_ids
+from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import ImageRule, ImageSource, load_image
 from nanocap.scorer import Scorer
@@ -33,7 +33,8 @@ class ImageTextScorer:
     """
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer):
-        self.scorer, self.tokenizer = scorer.eval(), tokenizer
+        self.scorer = scorer.eval()
+        self.tokenizer = self_contained(tokenizer, scorer.dimensions.max_pieces)
         self.device = fastest()
         self.scorer.to(self.device)
 
@@ -108,7 +109,7 @@ class ImageTextScorer:
     def _read(self, texts: Sequence[str]) -> Iterable[tuple[Embedded, torch.Tensor]]:
         if isinstance(texts, str) or not len(texts):
             raise OptionError("texts must be a list with one text at least")
-        ids = to_ids(self.tokenizer, texts, self.scorer.dimensions.max_pieces)
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         for first in range(0, len(ids), BATCH):
             tokens, mask = (t.to(self.device) for t in pad(ids[first : first + BATCH]))
             yield self.scorer.text(tokens, mask), mask

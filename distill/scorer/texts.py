@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import Tensor
 
-from nanocap.distill.tokenizer import PAD, encode, normalize
+from nanocap.distill.tokenizer import END, PAD, REPLACED, SPECIALS
 
 
-def to_ids(tokenizer: Tokenizer, texts: Sequence[str], max_pieces: int) -> list[list[int]]:
-    """Pieces of each text, normalized as captions are; never none, for the end is one."""
-    return encode(tokenizer, [normalize(text) for text in texts], max_pieces)
+def self_contained(tokenizer: Tokenizer, max_pieces: int) -> Tokenizer:
+    """A copy whose `encode(text).ids` is all that the text tower needs, on any device.
+
+    It normalizes as captions are normalized and adds the end, which even an empty text has. A text
+    that is too long is cut before its end.
+    """
+    whole = Tokenizer.from_str(tokenizer.to_str())
+    replaced = [normalizers.Replace(Regex(pattern), by) for pattern, by in REPLACED]
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    whole.normalizer = normalizers.Sequence([normalizers.Lowercase(), *replaced, *spaces])
+    end = SPECIALS[END]
+    whole.post_processor = processors.TemplateProcessing(f"$A {end}", special_tokens=[(end, END)])
+    whole.enable_truncation(max_pieces)
+    return whole
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from nanocap.distill.maps import Maps
 from nanocap.distill.scorer.monitor import RetrievalMonitor
 from nanocap.distill.scorer.objective import draw, objective
 from nanocap.distill.scorer.recipe import ScorerRecipe, Training
+from nanocap.distill.scorer.texts import self_contained
 from nanocap.distill.start import Start
 from nanocap.distill.tokenizer import PREFIX
 from nanocap.distill.trainer import learning_rate
@@ -135,7 +136,7 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
                 save_checkpoint(run.checkpoint, here, as_student, average, optimizer)
                 journal.draw()
     scorer.load_state_dict(average)
-    scorer.cpu().save(run.finished, _metadata(run))
+    scorer.cpu().save(run.finished, _metadata(run, scorer.dimensions.max_pieces))
     run.checkpoint.unlink(missing_ok=True)
     journal.draw()
 
@@ -174,7 +175,7 @@ def _average(average: dict[str, Tensor], scorer: Scorer, decay: float, step: int
         tensor.lerp_(theirs[name], 1 - decay)
 
 
-def _metadata(run: ScorerRun) -> dict[str, str]:
+def _metadata(run: ScorerRun, max_pieces: int) -> dict[str, str]:
     recipe = run.recipe
     training = {
         "recipe": recipe.name,
@@ -187,7 +188,7 @@ def _metadata(run: ScorerRun) -> dict[str, str]:
         "start": run.start.training,
     }
     return {
-        "tokenizer": run.corpus.tokenizer.to_str(),
+        "tokenizer": self_contained(run.corpus.tokenizer, max_pieces).to_str(),
         "training": json.dumps(training),
         "fingerprint": run.fingerprint,
     }

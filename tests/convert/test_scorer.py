@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from nanocap.convert import scorer as exporter
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.scorer import export_scorer, round_weights
 from nanocap.convert.sessions import open_session
+from nanocap.distill.scorer import ImageTextScorer
+from nanocap.distill.scorer.texts import self_contained
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer, ScorerDimensions
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,8 @@ def checkpoint(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         scorer.text.pool.seed.normal_()
         scorer.image.pool.seed.normal_()
     path = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
-    scorer.save(path, {"tokenizer": tiny.tokenizer_json(), "training": '{"recipe": "tiny"}'})
+    tokenizer = self_contained(Tokenizer.from_str(tiny.tokenizer_json()), 9).to_str()
+    scorer.save(path, {"tokenizer": tokenizer, "training": '{"recipe": "tiny"}'})
     return path
 
 
@@ -84,6 +91,18 @@ def test_both_graphs_equal_eager(
         assert (theirs @ theirs.T)[0, 1] < 0.999  # they tell their inputs apart
     alone = text.run(None, {"tokens": tokens[2:, :1], "mask": mask[2:, :1]})[0]
     np.testing.assert_allclose(alone[0], text.run(None, feeds)[0][2], rtol=0, atol=1e-5)
+
+
+def test_the_sample_sorts_photos_as_eager_does(exported: dict[str, Path], checkpoint: Path) -> None:
+    photos = sorted(str(path) for path in (ROOT / "samples" / "photos").glob("*.jpg"))
+    text = "A circle, and a square's side!"
+    sample = [ROOT / "samples" / "search_photos.py", exported["fp32"], text]
+    answer = subprocess.check_output([sys.executable, *sample, *photos], text=True)
+    scores = {path: float(score) for score, path in map(str.split, answer.splitlines())}
+    assert list(scores) == sorted(photos, key=lambda path: -scores[path])
+    theirs = ImageTextScorer.load(checkpoint).score(photos, [text])[:, 0]
+    assert [scores[path] for path in photos] == pytest.approx(theirs.tolist(), abs=2e-3)
+    assert max(theirs) - min(theirs) > 1e-2
 
 
 def test_int8_is_a_quarter_and_nearly_all_of_it_is_bytes(exported: dict[str, Path]) -> None:

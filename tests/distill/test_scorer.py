@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -14,7 +15,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from nanocap.cli import group
 from nanocap.distill import imagenet
@@ -23,9 +27,10 @@ from nanocap.distill.recipe import Recipe
 from nanocap.distill.scorer import ImageTextScorer
 from nanocap.distill.scorer.monitor import recall_at_one
 from nanocap.distill.scorer.recipe import load_scorer_recipe
-from nanocap.distill.scorer.texts import pad, to_ids
+from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
 from nanocap.distill.start import Start
+from nanocap.distill.tokenizer import END, encode, normalize, train_tokenizer
 from nanocap.errors import ImageError, NanocapError, OptionError, RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions
 from nanocap.student import Student
@@ -210,7 +215,8 @@ def test_the_lower_trunk_is_still_the_students(finished: Path, folder: Path) -> 
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     upper = zip(ours.upper_parameters(), student.encoder.trunk.upper_parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in upper)
-    assert header["tokenizer"] == theirs["tokenizer"]
+    pieces = [Tokenizer.from_str(one["tokenizer"]).get_vocab() for one in (header, theirs)]
+    assert pieces[0] == pieces[1]
     assert json.loads(header["training"])["data"][0]["licence"] == "drawn by a test"
 
 
@@ -333,12 +339,23 @@ def test_recall_counts_strict_wins_against_other_photos() -> None:
     assert recall_at_one(right, owner) == pytest.approx(4 / 6)
 
 
-def test_texts_become_pieces_without_control_tokens(corpus: Corpus) -> None:
-    ids = to_ids(corpus.tokenizer, ["A Red circle!", "", "red " * 30], 10)
-    assert ids[0][-1] == 1
-    assert ids[1] == [1]
-    assert len(ids[2]) == 10
+@given(st.lists(st.text(string.printable + "’–àéüßñ", max_size=40), max_size=4))
+@example(["A Red circle!", "", "it’s a cat's -- 'quoted' & un-cut_ one", "ÉTÉ\u00a0STRASSE"])
+def test_a_tokenizer_by_itself_reads_texts_as_training_does(texts: list[str]) -> None:
+    plain = train_tokenizer(["a red circle and a blue square's un-cut side"] * 2, 80)
+    expected = encode(plain, [normalize(text) for text in texts], 100)
+    assert [one.ids for one in self_contained(plain, 100).encode_batch(texts)] == expected
+
+
+def test_a_tokenizer_by_itself_ends_every_text(corpus: Corpus) -> None:
+    whole = self_contained(corpus.tokenizer, 10)
+    ids = [one.ids for one in whole.encode_batch(["A Red circle!", "", "red " * 30])]
+    assert [row[-1] for row in ids] == [END] * 3
+    assert (len(ids[1]), len(ids[2])) == (1, 10)
     assert not {i for row in ids for i in row} & set(range(3, 9))
+    again = self_contained(Tokenizer.from_str(whole.to_str()), 10)
+    assert again.to_str() == whole.to_str()
+    assert corpus.tokenizer.normalizer is None  # it was a copy
 
 
 def test_a_default_scorer_has_a_small_text_tower() -> None:
