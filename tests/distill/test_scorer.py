@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -339,6 +339,7 @@ def test_recall_counts_strict_wins_against_other_photos() -> None:
     assert recall_at_one(right, owner) == pytest.approx(4 / 6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(string.printable + "’–àéüßñ", max_size=40), max_size=4))
 @example(["A Red circle!", "", "it’s a cat's -- 'quoted' & un-cut_ one", "ÉTÉ\u00a0STRASSE"])
 def test_a_tokenizer_by_itself_reads_texts_as_training_does(texts: list[str]) -> None:
