@@ -107,7 +107,8 @@ class Study:
             if source.name in self.options.sources
         )
         stage = next(stage for stage in self.recipe.stages if stage.kind == "supervised")
-        stage = replace(stage, steps=self.options.steps, views=self.options.views, evaluate=0)
+        views = self.options.views or stage.views
+        stage = replace(stage, steps=self.options.steps, views=views, evaluate=0)
         # one tokenizer for all rows: that of the student which says what it sees
         data = replace(
             self.recipe.data,
@@ -158,7 +159,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the recipe's shards")
     parser.add_argument("--sources", nargs="+", default=["flickr8k", "coco-human"])
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--views", type=int, default=3, help="of each photo, cached")
+    parser.add_argument("--views", type=int, help="of each photo, cached  [the recipe's]")
     parser.add_argument("--beams", type=int, default=3)
     for row in Study(parser.parse_args()).rows():
         print(row, flush=True)
