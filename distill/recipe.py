@@ -103,7 +103,7 @@ class Before:
     name: str
     recipe: str = ""  # of another run, beside this one
     teachers: tuple[str, ...] = ()  # `KIND:REST` each, that label photos
-    images: tuple[str, ...] = ()  # globs of shards to label, relative to `data.root`
+    images: tuple[str, ...] = ()  # shards (globs) or folders to label, relative to `data.root`
     captions: int = 5  # at most so many that a photo keeps
     original: str = "captions"  # keys of the text that a photo came with
     adapt: str = ""  # a student: what it does not see is left out

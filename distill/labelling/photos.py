@@ -1,37 +1,37 @@
-"""The photos to label: WebDataset shards, looked through before anything is asked of a teacher."""
+"""The photos to label, looked through before anything is asked of a teacher."""
 
 from __future__ import annotations
 
 import glob
 import io
 import json
-import re
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby, islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from nanocap.distill.augment import decode
+from nanocap.distill.labelling.stores import Sample, Store, open_store
 from nanocap.distill.sources import IMAGE_SUFFIXES, texts
 from nanocap.errors import DataError, ImageError
+from nanocap.formats import SUFFIXES, open_image
 
-SUFFIXES = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
-_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # key and field, as `datasets` parts them
+STORED = {"JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "PNG": "png"}  # suffix by format
+FIELDS = (*IMAGE_SUFFIXES, *sorted(suffix[1:] for suffix in SUFFIXES))  # most wanted first
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as its shard holds it.
+    """A photo as it is stored.
 
     Attributes:
         data: encoded; empty where the sample has no image.
         originals: texts that it came with.
-        broken: why its `.json` cannot be used; empty where it can.
+        broken: why it cannot be used; empty where it can.
     """
 
     key: str
@@ -51,10 +51,11 @@ class Opened:
 
 
 class PhotoShards:
-    """All photos of some shards in one fixed order.
+    """All photos of some shards and folders in one fixed order.
 
     Args:
-        patterns: globs of plain `.tar` files; the files of each in the order of their names.
+        patterns: globs of plain `.tar` files or of folders; those of each in the order of their
+            names.
         original: keys of a `.json` that hold the texts a photo came with; a photo may lack them.
     Raises:
         DataError: nothing matches, a file is no tar or is cut off, or a key is not its own.
@@ -62,55 +63,49 @@ class PhotoShards:
 
     def __init__(self, patterns: Sequence[str], original: Sequence[str] = ()):
         self.original = tuple(original)
-        self.files: list[Path] = []
+        self.stores: list[Store] = []
         for pattern in patterns:
-            files = [Path(name) for name in sorted(glob.glob(pattern))]
-            if not files:
+            paths = sorted(glob.glob(pattern))
+            if not paths:
                 raise DataError(f"no file matches {pattern}")
-            self.files += files
-        self.counts = [_count(path) for path in self.files]
-        if not sum(self.counts):
+            self.stores += [open_store(Path(path)) for path in paths]
+        if not len(self):
             raise DataError(f"{', '.join(patterns)}: no photos in it")
 
     def __len__(self) -> int:
-        return sum(self.counts)
+        return sum(store.count for store in self.stores)
 
     @cached_property
     def _ends(self) -> list[int]:
-        return list(accumulate(self.counts))
+        return list(accumulate(store.count for store in self.stores))
 
     def read(self, first: int, count: int) -> Iterator[Photo]:
-        """`count` photos from the `first`-th on, across files.
+        """`count` photos from the `first`-th on, across stores.
 
         Raises:
-            DataError: a file cannot be read any more.
+            DataError: a shard cannot be read any more.
         """
-        for path, end, held in zip(self.files, self._ends, self.counts, strict=True):
+        for store, end in zip(self.stores, self._ends, strict=True):
             if count > 0 and first < end:
-                skip = first - (end - held)
+                skip = first - (end - store.count)
                 taken = min(count, end - first)
-                yield from islice(self._photos(path, skip), taken)
+                yield from map(self._photo, islice(store.samples(skip), taken))
                 first, count = first + taken, count - taken
 
-    def _photos(self, path: Path, skip: int) -> Iterator[Photo]:
+    def _photo(self, sample: Sample) -> Photo:
+        image = next((sample.files[name] for name in FIELDS if name in sample.files), None)
         try:
-            with tarfile.open(path, "r:") as tar:
-                for key, fields in islice(_samples(tar), skip, None):
-                    yield self._photo(tar, key, fields)
-        except (OSError, tarfile.TarError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-
-    def _photo(self, tar: tarfile.TarFile, key: str, fields: dict[str, tarfile.TarInfo]) -> Photo:
-        image = next((fields[name] for name in IMAGE_SUFFIXES if name in fields), None)
-        data = _data(tar, image) if image else b""
-        if not self.original or "json" not in fields:
-            return Photo(key, data)
+            data = image() if image else b""
+        except OSError as error:
+            return Photo(sample.key, b"", broken=f"cannot be read ({error.strerror or error})")
+        if not self.original or "json" not in sample.files:
+            return Photo(sample.key, data)
         try:
-            row: Any = json.loads(_data(tar, fields["json"]))
+            row: Any = json.loads(sample.files["json"]())
             originals = tuple(text for name in self.original for text in texts(row.get(name)))
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            return Photo(key, data, broken="its .json cannot be read")
-        return Photo(key, data, originals)
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+            return Photo(sample.key, data, broken="its .json cannot be read")
+        return Photo(sample.key, data, originals)
 
 
 def open_photo(photo: Photo) -> Opened:
@@ -119,44 +114,10 @@ def open_photo(photo: Photo) -> Opened:
         return Opened(photo, reason=photo.broken or "has no image")
     try:
         image = decode(photo.data)
-        with Image.open(io.BytesIO(photo.data)) as stored:
-            suffix = SUFFIXES[stored.format or ""]
+        with open_image(io.BytesIO(photo.data), photo.key) as stored:
+            suffix = STORED[stored.format or ""]
         return Opened(photo, suffix, image)
     except KeyError:
         return Opened(photo, reason="is neither JPEG, PNG nor WebP")
     except ImageError:
         return Opened(photo, reason="is no photo that can be read")
-
-
-def _count(path: Path) -> int:
-    """How many samples a shard has.
-
-    Python reads a tar that is cut off, or that turns into something else, up to there and says
-    nothing; only the mark at its end tells that it is whole.
-    """
-    try:
-        with tarfile.open(path, "r:") as tar, path.open("rb") as file:
-            keys = [key for key, _ in _samples(tar)]
-            file.seek(tar.offset)
-            end = file.read(2 * tarfile.BLOCKSIZE)
-    except (OSError, tarfile.TarError) as error:
-        raise DataError(f"{path}: not a tar that can be read ({error})") from error
-    if len(end) < 2 * tarfile.BLOCKSIZE or any(end):
-        raise DataError(f"{path}: damaged or cut off after {len(keys)} photos; copy it again")
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"{path}: the files of {twice} do not stand together, or stand twice")
-    return len(keys)
-
-
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Key and files by field of each sample: neighbours of one key."""
-    parted = ((_NAME.match(entry.name), entry) for entry in tar if entry.isfile())
-    named = ((found.group(1), found.group(2), entry) for found, entry in parted if found)
-    for key, files in groupby(named, key=lambda one: one[0]):
-        yield key, {field.lower(): entry for _, field, entry in files}
-
-
-def _data(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(entry)
-    return file.read() if file is not None else b""

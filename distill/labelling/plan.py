@@ -38,10 +38,7 @@ def make_plan(
         "teachers": [_identity(teacher.name) for teacher in teachers],
         "settings": dict(settings),
         "evidence": [_identity(str(path)) for path in evidence],
-        "images": [
-            [path.name, path.stat().st_size, count]
-            for path, count in zip(photos.files, photos.counts, strict=True)
-        ],
+        "images": [[store.path.name, store.size, store.count] for store in photos.stores],
         "original": options.original,
         "captions": options.captions,
         "batch": options.batch,

@@ -25,7 +25,10 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     " repeatable.",
 )
 @click.option(
-    "--images", required=True, multiple=True, help="WebDataset shards (a glob, quoted); repeatable."
+    "--images",
+    required=True,
+    multiple=True,
+    help="WebDataset shards (a glob, quoted), or folders of photos; repeatable.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labels.")
 @click.option(
@@ -140,13 +143,14 @@ def command(
     the folder that save_pretrained wrote (pip install 'nanocap[teachers]'): BLIP, BLIP-2,
     InstructBLIP, GIT, ViT with GPT-2, Florence-2, PaliGemma, Idefics3 and SmolVLM, LLaVA and
     LLaVA-OneVision, Qwen-VL, and others that chat. file: has captions already, "image" (the key
-    of a photo) and "caption" or "captions" a line. ensemble: averages students of one vocabulary;
-    any others propose one by one, as if each were given with a --teacher of its own.
+    of a photo: in a folder, its path in it without the suffix) and "caption" or "captions" a line.
+    ensemble: averages students of one vocabulary; any others propose one by one, as if each were
+    given with a --teacher of its own.
 
     \b
     Examples:
       nanocap label --teacher hf:Salesforce/blip-image-captioning-base \\
-        --images 'photos/unlabelled-*.tar' --out labels
+        --images holiday --out labels
       nanocap label --teacher hf:Qwen/Qwen2.5-VL-3B-Instruct --batch-size 8 \\
         --prompt 'Describe this photo in one sentence.' --images 'photos/*.tar' --out labels
       nanocap label --teacher ensemble:hf:microsoft/git-base-coco,file:theirs.jsonl \\
