@@ -8,12 +8,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanocap.distill.recipe import OF_ROW, Source
 from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import DataError, MissingExtraError, NanocapError
+from nanocap.formats import SUFFIXES
 
 IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -78,6 +79,17 @@ def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Exa
         raise
     except Exception as error:  # the library raises many kinds, down to those of its parsers
         raise DataError(f"source {source.name!r}: cannot be read ({_first_line(error)})") from error
+
+
+def photo_key(path: str) -> str:
+    """The key of a photo that is a file: its path in its folder, without the suffix.
+
+    Dots in its name become `_`, since a key ends at the first dot once it is in a shard. A key
+    stays as it is.
+    """
+    file = PurePosixPath(path)
+    stem = file.stem if file.suffix.lower() in SUFFIXES else file.name
+    return file.with_name(stem.replace(".", "_")).as_posix() if stem else path
 
 
 def set_aside(keys: list[str], count: int) -> set[str]:

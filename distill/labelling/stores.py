@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
 
+from nanocap.distill.sources import photo_key
 from nanocap.errors import DataError
 from nanocap.formats import SUFFIXES
 
@@ -102,8 +103,8 @@ class TarStore:
 class FolderStore:
     """The photos in a folder and below it, each with the `.json` that has its name, if one has.
 
-    Keys are paths in it without the suffix. Dots in a name become `_`, since a key ends at the
-    first dot once it is in a shard. Hidden files and folders are passed over.
+    Keys are as `nanocap.distill.sources.photo_key` makes them. Hidden files and folders are passed
+    over.
 
     Raises:
         DataError: a folder cannot be listed, or two names are one key.
@@ -113,8 +114,8 @@ class FolderStore:
         self.path = path
         found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
         for photo in _photos(path):
-            name = photo.relative_to(path).with_name(photo.stem.replace(".", "_")).as_posix()
-            key = os.fsencode(name).decode(errors="replace")
+            relative = os.fsencode(photo.relative_to(path).as_posix())
+            key = photo_key(relative.decode(errors="replace"))
             field = photo.suffix.lower().removeprefix(".")
             other = next(iter(found[key].values()), photo)
             if field in found[key] or other.stem != photo.stem:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from nanocap.distill.sources import photo_key
 from nanocap.distill.teachers import Scored
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, OptionError
@@ -19,9 +20,9 @@ class CaptionFile:
 
     Args:
         path: JSON lines, as `nanocap eval` reads them and `nanocap caption --json` writes them:
-            `image`, the photo's key, and `caption`, a text, or `captions`, a list of them. Lines
-            of one photo are joined; captions that are empty are passed over, and so are lines with
-            `error` instead.
+            `image`, the photo's key or its path in the folder of photos, and `caption`, a text, or
+            `captions`, a list of them. Lines of one photo are joined; captions that are empty are
+            passed over, and so are lines with `error` instead.
     Raises:
         DataError: the file cannot be read, or a line of it is something else.
     """
@@ -39,6 +40,8 @@ class CaptionFile:
                 self._texts.setdefault(key, {}).update(dict.fromkeys(texts))
         if not any(self._texts.values()):
             raise DataError(f"{path}: no captions in it")
+        for key, found in list(self._texts.items()):
+            self._texts.setdefault(photo_key(key), found)  # of a folder of photos
 
     def caption_keyed(
         self, keys: Sequence[str], images: Sequence[Image.Image], n: int

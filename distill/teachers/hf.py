@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,6 +125,8 @@ def load(rest: str, settings: Settings = DEFAULTS) -> HfTeacher:
         from nanocap.distill.teachers.processors import load_processor
     except ModuleNotFoundError as error:
         raise MissingExtraError("a teacher hf:ID_OR_PATH", "teachers", error.name) from error
+    if rest.startswith(("/", "./", "../")) and not Path(rest).is_dir():
+        raise DataError(f"hf:{rest}: no such folder; name one, or a model of the Hugging Face hub")
     device = settings.on_device()
     try:
         config = AutoConfig.from_pretrained(rest, trust_remote_code=False)

@@ -143,7 +143,7 @@ def command(
     the folder that save_pretrained wrote (pip install 'nanocap[teachers]'): BLIP, BLIP-2,
     InstructBLIP, GIT, ViT with GPT-2, Florence-2, PaliGemma, Idefics3 and SmolVLM, LLaVA and
     LLaVA-OneVision, Qwen-VL, and others that chat. file: has captions already, "image" (the key
-    of a photo: in a folder, its path in it without the suffix) and "caption" or "captions" a line.
+    of a photo, or its path in the folder that --images names) and "caption" or "captions" a line.
     ensemble: averages students of one vocabulary; any others propose one by one, as if each were
     given with a --teacher of its own.
 

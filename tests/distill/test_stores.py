@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from nanocap.cli import group
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
+from nanocap.distill.sources import photo_key
 from nanocap.errors import DataError
 
 
@@ -41,6 +44,13 @@ def found(folder: Path, *original: str) -> dict[str, tuple[bool, str, tuple[str,
     return {
         one.photo.key: (one.image is not None, one.reason, one.photo.originals) for one in opened
     }
+
+
+@given(st.from_regex(r"[^/\0]{1,8}(/[^/\0]{1,8}){0,2}", fullmatch=True))
+def test_keys_are_names_in_a_shard(path: str) -> None:
+    key = photo_key(path)
+    assert photo_key(key) == key
+    assert "." not in key.rpartition("/")[2] or key == path
 
 
 def test_a_folder_is_a_shard_unpacked(tmp_path: Path) -> None:
@@ -133,7 +143,8 @@ def test_the_command_takes_folders(tmp_path: Path) -> None:
     first = laid_out(tmp_path / "one", {"a.png": encoded(1), "sub/b.jpg": encoded(2, "JPEG")})
     second = laid_out(tmp_path / "two", {"c.png": encoded(3), "d.png": b"torn"})
     captions = tmp_path / "theirs.jsonl"
-    lines = [{"image": key, "caption": f"A dog on a {key[-1]}."} for key in ("a", "sub/b", "c")]
+    named = {"a": "a", "b": "./sub/b.jpg", "c": "c.png"}  # by key, or by path
+    lines = [{"image": image, "caption": f"A dog on a {name}."} for name, image in named.items()]
     captions.write_text("\n".join(map(json.dumps, lines)))
     result = CliRunner().invoke(
         group,

@@ -404,6 +404,7 @@ def test_what_cannot_be_a_teacher(saved: Callable[[str], Path], tmp_path: Path) 
     for path, message, kind in (
         (tmp_path / "bert", "'bert' models do not make text of images.*blip", OptionError),
         (tmp_path / "damaged", "damaged: cannot be loaded", DataError),
+        (tmp_path / "gone", "gone: no such folder", DataError),
     ):
         with pytest.raises(kind, match=message) as caught:
             load_teacher(f"hf:{path}")
