@@ -63,6 +63,7 @@ class Labeller:
 
 def label_on_ray(
     order: Order,
+    task: Task,
     workers: int | None = None,
     step: Callable[[int], None] = lambda count: None,
     skip: Callable[[int], None] = lambda count: None,
@@ -70,6 +71,7 @@ def label_on_ray(
     """`nanocap.distill.labelling.label`, by actors on the cluster that RAY_ADDRESS names, or here.
 
     Args:
+        task: the order's.
         workers: actors; default: one a GPU of the cluster, or one where it has none.
         step: told how many more photos are done; `skip`, how many were done by an earlier run.
     Raises:
@@ -81,7 +83,6 @@ def label_on_ray(
         import ray
     except ModuleNotFoundError:
         raise MissingExtraError("nanocap label --engine ray", "ray", "ray") from None
-    task = order.task()
     todo = task.unfinished(skip)
     started = not ray.is_initialized()
     if started:

@@ -186,7 +186,7 @@ def command(
     if engine == "ray":
         from nanocap.distill.labelling.ray import label_on_ray
 
-        labelled = label_on_ray(order, workers, progress.step, progress.skip)
+        labelled = label_on_ray(order, task, workers, progress.step, progress.skip)
     else:
         labelled = label(task, order.panel(task.photos), progress.step, progress.skip)
     progress.clear()
