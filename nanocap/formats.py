@@ -1,4 +1,4 @@
-"""Opening an image file's header with Pillow: which formats, and without its global limit.
+"""Finding image files, and opening their header with Pillow: which formats, without its limit.
 
 `PIL.Image.open` is not used for three reasons: it tries every format, some of which start other
 programs (EPS) or are no photos; it imports all plugins, 50 ms, for a WebP; and its limit on pixels
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 from PIL import Image, ImageFile
@@ -35,6 +37,20 @@ _SUFFIXES = """
 SUFFIXES = frozenset(_SUFFIXES.split())  # of the files that are looked for in a folder
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 MAX_STREAM_BYTES = 512 * 1024 * 1024  # of a pipe, which must be read whole before it is decoded
+
+
+def photos_in(folder: str, refused: Callable[[OSError], None]) -> Iterator[str]:
+    """Paths of the photos in a folder and below it, by their suffix, in a fixed order.
+
+    Args:
+        refused: told of each folder that cannot be listed.
+    """
+    for parent, folders, names in os.walk(folder, onerror=refused):
+        # Hidden ones are thumbnails and the `._photo.jpg` of macOS, which are no photos.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                yield os.path.join(parent, name)
 
 
 def open_image(file: IO[bytes], name: str) -> Image.Image:

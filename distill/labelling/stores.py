@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nanocap.distill.sources import photo_key
 from nanocap.errors import DataError
-from nanocap.formats import SUFFIXES
+from nanocap.formats import photos_in
 
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # key and field, as `datasets` parts them
 
@@ -148,11 +148,9 @@ def _photos(folder: Path) -> Iterator[Path]:
     def refused(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
-    for parent, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
-            if path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists()):
-                yield path
+    for path in map(Path, photos_in(str(folder), refused)):
+        if path.is_file() or not path.exists():
+            yield path
 
 
 def _size(path: Path) -> int:

@@ -18,7 +18,7 @@ from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
 from nanocap.errors import ImageError
-from nanocap.formats import SUFFIXES
+from nanocap.formats import SUFFIXES, photos_in
 from nanocap.image import MAX_PIXELS, load_image
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.providers import PROVIDERS
@@ -263,13 +263,9 @@ def _in_folder(folder: str, report: Report) -> Iterator[str]:
         report.failure(name, ImageError(message))
 
     before, count = report.failures, 0
-    for parent, folders, names in os.walk(folder, onerror=refused):
-        # Hidden ones are thumbnails and the `._photo.jpg` of macOS, which are no photos.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                count += 1
-                yield os.path.join(parent, name)
+    for photo in photos_in(folder, refused):
+        count += 1
+        yield photo
     if not count and report.failures == before:
         known = ", ".join(sorted(SUFFIXES))
         message = f"{folder}: no photos in this folder; nanocap looks for {known}"
