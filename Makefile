@@ -22,8 +22,8 @@ LEFT := build nanocap.egg-info
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
-# Python's `-c` and `-m`, in tests that start a process, would find the checkout's nanocap/ first.
-export PYTHONSAFEPATH := 1
+# For tests that import onnxruntime before nanocap.
+export ORT_DISABLE_TELEMETRY := 1
 
 # A process a core, each with one thread: as many threads as cores in each would fight. Tests of one
 # file share what they build, so they stay together. A process that dies ends the run at once: pytest

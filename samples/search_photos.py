@@ -10,11 +10,13 @@ import json
 import sys
 from pathlib import Path
 
+from nanocap.image import ImageRule, load_image
+
+# isort: split
+# after nanocap, which turns ONNX Runtime's telemetry off
 import numpy as np
 from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
-
-from nanocap.image import ImageRule, load_image
 
 if len(sys.argv) < 4:
     sys.exit("usage: python search_photos.py SCORER TEXT PHOTO...")

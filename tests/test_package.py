@@ -28,7 +28,6 @@ NETWORK_CLIENTS = {
     *("tornado", "urllib3", "websocket-client", "websockets"),
 }
 
-# `-P` in the commands below keeps the checkout off the path, so that the installed copy runs.
 # Python raises an audit event for each socket and each name that is looked up; this hook refuses.
 OFFLINE = """
 import sys
@@ -115,7 +114,7 @@ def test_the_sample_photo_gets_a_sentence_about_it(sentence: str) -> None:
 
 def test_a_caption_opens_no_socket() -> None:
     code = f"{OFFLINE}from nanocap.cli import main\nsys.argv[0] = 'nanocap'\nmain()"
-    command = [sys.executable, "-P", "-c", code, "caption", str(PHOTO)]
+    command = [sys.executable, "-c", code, "caption", str(PHOTO)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -123,8 +122,22 @@ def test_a_caption_opens_no_socket() -> None:
 
 def test_the_hook_that_refuses_sockets_works() -> None:
     code = f"{OFFLINE}import socket\nsocket.create_connection(('127.0.0.1', 9))"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "PermissionError: offline: socket." in done.stderr
+
+
+def test_a_checkout_can_be_imported_where_one_stands(checkout: Path) -> None:
+    code = "from nanocap import Captioner; import nanocap.runtime as r; print(r.__file__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(checkout)
+
+
+def test_a_checkout_runs_as_a_module_where_one_stands(checkout: Path, sentence: str) -> None:
+    command = [sys.executable, "-m", "nanocap", "caption", str(PHOTO)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{sentence}\n"), done.stderr
 
 
 @pytest.mark.slow
@@ -145,6 +158,7 @@ def test_the_wheel_holds_every_file_of_the_packages(checkout: Path, wheel: Path)
 @pytest.mark.slow
 def test_a_wheel_in_an_empty_environment_captions(bare: Environment, sentence: str) -> None:
     assert bare.caption() == sentence
+    assert bare.run("python", "-m", "nanocap", "caption", PHOTO) == f"{sentence}\n"
 
 
 @pytest.mark.slow

@@ -53,8 +53,9 @@ def child_peak_bytes(code: str, arguments: Sequence[str] = ()) -> int | None:
     Raises:
         NanocapError: the program failed; with the last line that it wrote.
     """
-    # -P: the working directory must not come before the installed packages
-    command = [sys.executable, "-P", "-c", code + EPILOGUE, *arguments]
+    # from where this process imports: `-c` would put the working directory first
+    prologue = f"import sys\nsys.path[:] = {sys.path!r}\n"
+    command = [sys.executable, "-c", prologue + code + EPILOGUE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

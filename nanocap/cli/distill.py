@@ -36,7 +36,7 @@ def command(
       nanocap distill distill/recipes/nano-s.toml --out runs/nano-s
       nanocap distill distill/recipes/default.toml --out runs/default   # and all before it
       nanocap distill my.toml --out runs/mine --data /mnt/photos
-      accelerate launch -m nanocap.cli distill my.toml --out runs/mine   # several devices
+      accelerate launch -m nanocap distill my.toml --out runs/mine   # several devices
     """
     from accelerate import Accelerator
 

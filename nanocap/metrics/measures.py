@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+M = TypeVar("M", bound="Measure")
 
 RESAMPLES = 1000
 GROUPS = 20  # of photos that the jackknife leaves out, one at a time
@@ -58,7 +59,7 @@ class Measure(Protocol):
         """The figure."""
         ...
 
-    def difference(self, other: Self) -> Interval:
+    def difference(self: M, other: M) -> Interval:
         """This figure less that of other captions of the same photos in the same order."""
         ...
 

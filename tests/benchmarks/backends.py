@@ -5,7 +5,7 @@ the same photo, one after the other. Let the machine be quiet: ExecuTorch loses 
 its median then more than doubles. The sizes of all artifacts are printed as well.
 
     nanocap convert student.safetensors --out everything --all --photos photos/
-    python -P tests/benchmarks/backends.py everything
+    python tests/benchmarks/backends.py everything
 """
 
 from __future__ import annotations

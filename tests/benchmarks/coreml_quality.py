@@ -4,7 +4,7 @@ The saved ML programs are evaluated operator by operator, with the weights that 
 behind the runtime's own `Captioner`, and the captions are scored as `nanocap eval` scores them. On
 macOS take `nanocap eval BUNDLE --artifact coreml-fp16` instead.
 
-    python -P tests/benchmarks/coreml_quality.py BUNDLE --data 'DATA/flickr8k-val-*.tar'
+    python tests/benchmarks/coreml_quality.py BUNDLE --data 'DATA/flickr8k-val-*.tar'
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ similarities are equal to the last digits. Then logits are apart by more than di
 is to blame for it: a photo counts as such a tie where eager itself moves as far once the weights of
 its trunk differ by a millionth.
 
-    python -P tests/benchmarks/fp32_parity.py student.safetensors --photos 'DATA/coco-human-000.tar'
+    python tests/benchmarks/fp32_parity.py student.safetensors --photos 'DATA/coco-human-000.tar'
 
 Exits with 1 where a backend is not eager: logits to 1e-3 but for ties, every caption the same.
 """

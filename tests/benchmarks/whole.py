@@ -4,7 +4,7 @@ Both caption the same photos greedily at one thread, in turns in one process, fr
 the model's own size (so that neither resizes) to text. Exits with 1 where a text differs, or the
 one graph is slower by more than the limit.
 
-    python -P tests/benchmarks/whole.py --bundle BUNDLE --photos PHOTOS
+    python tests/benchmarks/whole.py --bundle BUNDLE --photos PHOTOS
 """
 
 from __future__ import annotations

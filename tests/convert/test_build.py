@@ -213,7 +213,7 @@ def test_options_that_cannot_be_are_refused_before_the_work(tmp_path: Path, tiny
 
 @pytest.mark.slow
 def test_a_killed_conversion_leaves_nothing(tmp_path: Path, checkpoint_file: Path) -> None:
-    command = [sys.executable, "-m", "nanocap.cli", "convert", str(checkpoint_file)]
+    command = [sys.executable, "-m", "nanocap", "convert", str(checkpoint_file)]
     command += ["--out", str(tmp_path / "out"), "--precision", "fp32"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -322,7 +322,7 @@ def test_all_names_the_extra_that_is_missing(
 def test_the_help_needs_no_torch_and_is_quick() -> None:
     code = "import sys; sys.modules['torch'] = None; from nanocap.cli import group; "
     code += "group(['convert', '--help'], standalone_mode=False); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "int8-dynamic" in done.stdout, done.stderr
     assert not {"onnx", "nanocap.convert", "onnxruntime"}.intersection(done.stdout.split())
 

@@ -244,7 +244,7 @@ def test_palettes_need_photos(tiny: Any) -> None:
 def test_without_coremltools_the_extra_is_named() -> None:
     code = "import sys; sys.modules['coremltools'] = None\n"
     code += "from nanocap.convert.exporters import load_exporter\nload_exporter('coreml')"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert "the coreml backend of nanocap.convert needs the package coremltools" in last
     assert last.endswith("run pip install 'nanocap[coreml]'")

@@ -179,11 +179,11 @@ class Program:
     def start(self, recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
         launch = ["-m"] if self.cpus == 1 else ["-m", "accelerate.commands.launch", *self._launch()]
         command = [
-            *(sys.executable, *launch, "nanocap.cli", "distill", str(recipe)),
+            *(sys.executable, *launch, "nanocap", "distill", str(recipe)),
             *("--out", str(out), "--data", str(self.data), "--precision", "fp32", *more),
         ]
         # one thread each: the sums stay the same, and other work on the machine goes on
-        settings = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+        settings = {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command,
             env=os.environ | settings,

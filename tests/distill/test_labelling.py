@@ -361,8 +361,8 @@ def test_numbers_start_at_one(name: str) -> None:
 
 def start(*arguments: object, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "nanocap.cli", "label", *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
+        [sys.executable, "-m", "nanocap", "label", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

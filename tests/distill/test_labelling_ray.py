@@ -30,7 +30,7 @@ def rows(folder: Path) -> dict[str, bytes]:
 
 def label(*arguments: str | Path) -> CompletedProcess[str]:
     """In a process of its own: when Ray is used after it was shut down, it ends the process."""
-    command = [sys.executable, "-m", "nanocap.cli", "label", *map(str, arguments)]
+    command = [sys.executable, "-m", "nanocap", "label", *map(str, arguments)]
     return run(command, capture_output=True, text=True, timeout=300)
 
 

@@ -98,12 +98,12 @@ class Command:
     def start(self, out: Path) -> subprocess.Popen[str]:
         recipe, cache = self.folder / "recipe.toml", self.folder / "cache"
         command = [
-            *(sys.executable, "-m", "nanocap.cli", "scorer", str(recipe), "--out", str(out)),
+            *(sys.executable, "-m", "nanocap", "scorer", str(recipe), "--out", str(out)),
             *("--data", str(self.data), "--cache", str(cache), "--precision", "fp32"),
         ]
         return subprocess.Popen(
             command,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -21,7 +21,7 @@ from nanocap import Captioner
 from nanocap.cli import VERBS, group
 from nanocap.cli.progress import Progress
 
-PROGRAM = [sys.executable, "-m", "nanocap.cli"]
+PROGRAM = [sys.executable, "-m", "nanocap"]
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ torch first, so that nothing else chooses its version):
   .venv-peers/bin/pip install torch==2.13.0
   .venv-peers/bin/pip install -r tests/benchmarks/peers-requirements.txt
   .venv-peers/bin/pip install --no-deps .
-  .venv-peers/bin/python -P tests/benchmarks/peers --work peers-work
+  .venv-peers/bin/python tests/benchmarks/peers --work peers-work
 
 All of them together need about 10 GB of memory and, in the work folder, 8 GB of disk; export and
 quantization take some minutes the first time. The page that each configuration comes from is

@@ -201,5 +201,5 @@ def test_the_command_writes_the_folder(tmp_path: Path, checkpoint_file: Path) ->
 
 def test_without_transformers_the_extra_is_named() -> None:
     code = "import sys; sys.modules['transformers'] = None; import nanocap.interop"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'nanocap[transformers]'" in done.stderr.strip().splitlines()[-1]

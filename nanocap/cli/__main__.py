@@ -1,6 +1,0 @@
-"""`python -m nanocap.cli`, for where the program `nanocap` is not on the path."""
-
-from nanocap.cli import main
-
-if __name__ == "__main__":
-    main()
