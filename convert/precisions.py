@@ -36,6 +36,8 @@ class Precision:
         float_encoder, float_decoder: operators that must not run in float in the end.
         batch_tolerance: how far a photo in a batch may be from the same alone. A float sum depends
             on the batch in its last digits; rounding what comes of it can carry that to a step.
+        fused: the graphs in which ONNX Runtime's own operators take the place of Q/DQ pairs in the
+            end. Not those whose weights become floats when they are loaded: floats would be stored.
         emulate: makes of a graph one that computes on a CPU as other processors do with the graph.
     """
 
@@ -45,6 +47,7 @@ class Precision:
     float_encoder: tuple[str, ...] = ()
     float_decoder: tuple[str, ...] = ()
     batch_tolerance: float = BATCH_TOLERANCE
+    fused: tuple[str, ...] = ()
     emulate: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
 
 
@@ -71,6 +74,7 @@ PRECISIONS: dict[str, Precision] = {
         calibrated=True,
         float_encoder=CONVOLUTIONS + LINEAR,
         float_decoder=LINEAR,
+        fused=("encoder", "decoder"),
     ),
     "fp32": Precision(_single, _single),
     "fp16": Precision(_half, _half, batch_tolerance=A_STEP, emulate=emulate),
@@ -88,5 +92,6 @@ PRECISIONS: dict[str, Precision] = {
         float_encoder=CONVOLUTIONS + LINEAR,
         float_decoder=LINEAR,
         batch_tolerance=A_STEP,  # activations are rounded to int8 on the spot
+        fused=("encoder",),
     ),
 }

@@ -23,10 +23,23 @@ def open_session(graph: bytes, options: onnxruntime.SessionOptions | None = None
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph after ONNX Runtime's portable rewrites, which no start has to do again.
 
-    For graphs without halves, which it turns to floats for a CPU, and without weights that become
-    float when they are loaded, which it would store as floats.
+    It stays plain ONNX. For graphs without halves, which it turns to floats for a CPU, and without
+    weights that become float when they are loaded, which it would store as floats.
     """
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return _portable(model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+
+
+def fused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with ONNX Runtime's own integer operators instead of Q/DQ pairs: ready for a CPU.
+
+    A session of it opens in half the time (the encoder of nano-s: 58 to 25 ms), and computes the
+    same: these are the rewrites that every session makes on every kind of processor. Execution
+    providers other than the CPU's look for the pairs.
+    """
+    return _portable(model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+
+
+def _portable(model: onnx.ModelProto, level: Any) -> onnx.ModelProto:
     result = _rewritten(model.SerializeToString(), level)
     used = {node.domain for node in result.graph.node}
     kept = [entry for entry in result.opset_import if entry.domain in used]

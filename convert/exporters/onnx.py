@@ -30,7 +30,7 @@ from nanocap.convert.quantize import (
 )
 from nanocap.convert.rollout import BATCH, batches, rollout
 from nanocap.convert.search import Found, search
-from nanocap.convert.sessions import running_operators
+from nanocap.convert.sessions import fused, running_operators
 from nanocap.convert.tidy import clean
 from nanocap.convert.tracing import trace
 from nanocap.manifest import Artifact
@@ -187,6 +187,14 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     job.report(f"{name}: making the graphs{seen}")
     encoder, decoder = source.encoder(kind, tokens), source.decoder_in(kind)
     packed = _pack(name, precision, tokens, encoder, decoder)
+    if precision != "fp32":
+        _check_integer(packed, kind, source.options(kind))
+    if kind.fused:
+        ready = [
+            fused(graph) if role in kind.fused else graph
+            for role, graph in (("encoder", encoder), ("decoder", decoder))
+        ]
+        packed = _pack(name, precision, tokens, *ready)
     measured: dict[str, Any] = {"bytes": sum(map(len, packed.files.values()))}
     if tokens != source.student.dimensions.visual_tokens:
         measured["trained_tokens"] = source.student.dimensions.visual_tokens
@@ -198,7 +206,6 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     if kind.encoder is quantize_encoder and source.found:
         measured["int8"] = {role: found.to_dict() for role, found in source.found.items()}
     job.report(f"{name}: comparing with fp32 on {len(job.probe.pixels)} photos")
-    _check_integer(packed, kind, source.options(kind))
     check_batches(engine, job.probe, name, kind.batch_tolerance)
     parity = compare(source.engines[tokens], engine, job.probe)
     measured["parity"] = {"against": "fp32", **parity.to_dict()}

@@ -89,6 +89,7 @@ OPERATORS = {
     "MatMul": Operator(_product),
     "FusedMatMul": Operator(_product),
     "MatMulInteger": Operator(_product, integer=True),
+    "MatMulIntegerToFloat": Operator(_product, integer=True),
     "QLinearMatMul": Operator(_product, data=(0, 3), integer=True),
     "MatMulNBits": Operator(_product),  # its weights become floats as they are read
     "Gemm": Operator(_gemm),

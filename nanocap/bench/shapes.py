@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nanocap.errors import MissingExtraError
 
 Shape = tuple[int, ...]
@@ -119,9 +121,31 @@ def _match_qgemm(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Shape
     return inputs[0][0] if quantized else onnx.TensorProto.FLOAT, shape
 
 
+def _like_first(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Shape]:
+    """BiasGelu(X, bias): X."""
+    return inputs[0]
+
+
+def _sum(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Shape]:
+    """QLinearAdd(A, scale, zero, B, scale, zero, scale, zero): A and B broadcast."""
+    return inputs[0][0], tuple(np.broadcast_shapes(inputs[0][1], inputs[3][1]))
+
+
+def _match_product(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Shape]:
+    """FusedMatMul(A, B), MatMulIntegerToFloat(A, B, ...): floats [..., M, N]."""
+    flags, (left, right) = attributes(node), (inputs[0][1], inputs[1][1])
+    rows, columns = left[-1 - (not flags.get("transA", 0))], right[-1 - flags.get("transB", 0)]
+    batch = np.broadcast_shapes(left[:-2], right[:-2])
+    return import_onnx().TensorProto.FLOAT, (*batch, rows, columns)
+
+
 FOREIGN: dict[str, Callable[[Any, list[tuple[int, Shape]]], tuple[int, Shape]]] = {
+    "BiasGelu": _like_first,
+    "FusedMatMul": _match_product,
+    "MatMulIntegerToFloat": _match_product,
     "MatMulNBits": _match_nbits,
     "QGemm": _match_qgemm,
+    "QLinearAdd": _sum,
 }
 
 
