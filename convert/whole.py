@@ -16,6 +16,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from nanocap.bundle import TOKENIZER, Bundle
 from nanocap.convert.errors import ConversionError
 from nanocap.manifest import Artifact, Manifest, never_generated
+from nanocap.repeats import WAYS, Repeats
 from nanocap.vocabulary import Vocabulary
 
 MODES: dict[str, dict[str, Any]] = {
@@ -23,6 +24,7 @@ MODES: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},  # Pillow's
 }
 NEVER = -1e30
+WINDOW = max(2 * length - 1 + between for length, between in WAYS)  # pieces that a repeat may span
 FIRST = 1  # the iteration of the first piece; the one before feeds the quality alone
 NAMES = {"rename_inputs": False, "rename_outputs": False}  # by which the two graphs meet
 
@@ -54,8 +56,8 @@ def whole_caption(bundle: Bundle, artifact: Artifact) -> onnx.ModelProto:
     body = _step(manifest, decoder.graph, vocabulary)
     loop = helper.make_node(
         "Loop",
-        ["steps", "", "quality", "no_keys", "no_values"],
-        ["last", "last_keys", "last_values", "chosen"],
+        ["steps", "", "quality", "no_keys", "no_values", "no_past"],
+        ["last", "last_keys", "last_values", "last_past", "chosen"],
         name="loop",
         body=body,
     )
@@ -133,6 +135,7 @@ def _outer(manifest: Manifest) -> dict[str, Any]:
         "quality": np.array([[manifest.controls.quality[decoding.quality]]]),
         "no_keys": cache,
         "no_values": cache,
+        "no_past": np.full(WINDOW, manifest.tokens.pad),  # which starts no word
         "from": np.array([FIRST]),
         "far": np.array([sizes.max_tokens]),
         "end": np.array(manifest.tokens.end),
@@ -155,6 +158,8 @@ def _step(manifest: Manifest, decoder: onnx.GraphProto, vocabulary: Vocabulary) 
         "length": np.array([[controls.length[manifest.decoding.length]]]),
         "end_id": np.array(tokens.end),
         "scalar": np.array([], np.int64),
+        "past_end": np.array([WINDOW]),
+        **_ways(Repeats.of(vocabulary.pieces)),
     }
     node = helper.make_node
     nodes = [
@@ -165,12 +170,16 @@ def _step(manifest: Manifest, decoder: onnx.GraphProto, vocabulary: Vocabulary) 
         node("Mul", ["no_end", "is_first_float"], ["no_end_here"]),
         node("Add", ["logits", "barred"], ["allowed"]),
         node("Add", ["allowed", "no_end_here"], ["allowed_here"]),
-        node("ArgMax", ["allowed_here"], ["likeliest"], axis=2, keepdims=0),
+        *_without_repeats("allowed_here", "said_once"),
+        node("ArgMax", ["said_once"], ["likeliest"], axis=2, keepdims=0),
         node("Equal", ["step", "zero_step"], ["is_control"]),
         node("Where", ["is_control", "length", "likeliest"], ["next"]),
         node("Reshape", ["next", "scalar"], ["piece"]),
         node("Equal", ["piece", "end_id"], ["is_end"]),
         node("Not", ["is_end"], ["goes_on"]),
+        node("Reshape", ["piece", "one"], ["last_piece"]),
+        node("Slice", ["past", "one", "past_end"], ["younger"]),
+        node("Concat", ["younger", "last_piece"], ["new_past"], axis=0),
     ]
     info = helper.make_tensor_value_info
     cache = [sizes.layers, 1, sizes.max_tokens, sizes.cache_width]
@@ -183,16 +192,75 @@ def _step(manifest: Manifest, decoder: onnx.GraphProto, vocabulary: Vocabulary) 
             info("tokens", TensorProto.INT64, [1, 1]),
             info("keys", TensorProto.FLOAT, cache),
             info("values", TensorProto.FLOAT, cache),
+            info("past", TensorProto.INT64, [WINDOW]),
         ],
         [
             info("goes_on", TensorProto.BOOL, []),
             info("next", TensorProto.INT64, [1, 1]),
             info("new_keys", TensorProto.FLOAT, cache),
             info("new_values", TensorProto.FLOAT, cache),
+            info("new_past", TensorProto.INT64, [WINDOW]),
             info("piece", TensorProto.INT64, []),
         ],
         [*decoder.initializer, *_tensors(constants)],
     )
+
+
+def _ways(repeats: Repeats) -> dict[str, Any]:
+    """The ways to repeat a phrase as places in the last pieces, for `_without_repeats`."""
+    length, between = np.array(WAYS).T
+    first = WINDOW + 1 - 2 * length - between
+    last = first + length - 1
+    left, right = np.zeros((2, len(WAYS), max(length) - 1), np.int64)  # 0 and 0 are the same place
+    for way, count in enumerate(length - 1):
+        left[way, :count] = np.arange(first[way], last[way])
+        right[way, :count] = np.arange(WINDOW - count, WINDOW)
+    starts = np.array(repeats.starts)
+    return {
+        "left": left,
+        "right": right,
+        "first": first,
+        "again": last,
+        "between": np.minimum(last + 1, WINDOW - 1),
+        "starts": starts.astype(np.int32),
+        "joins": np.isin(np.arange(len(starts)), list(repeats.joins)).astype(np.int32),
+        "alone": (between == 0).astype(np.int32),
+        "never_again": np.float32(NEVER),
+        "logits_shape": np.array([1, 1, -1]),
+        "flat": np.array([-1]),
+        "column": np.array([-1, 1]),
+    }
+
+
+def _without_repeats(logits: str, result: str) -> list[onnx.NodeProto]:
+    """Logits [1, 1, V] less those of pieces that `Repeats` bars after `past`."""
+    node = helper.make_node
+    return [
+        node("Gather", ["past", "left"], ["left_pieces"]),
+        node("Gather", ["past", "right"], ["right_pieces"]),
+        node("Equal", ["left_pieces", "right_pieces"], ["pieces_same"]),
+        node("Cast", ["pieces_same"], ["pieces_same_01"], to=TensorProto.INT32),
+        node("ReduceMin", ["pieces_same_01", "one"], ["all_same"], keepdims=0),
+        node("Gather", ["past", "first"], ["first_piece"]),
+        node("Gather", ["starts", "first_piece"], ["first_starts"]),
+        node("Gather", ["past", "between"], ["between_piece"]),
+        node("Gather", ["joins", "between_piece"], ["between_joins"]),
+        node("Max", ["between_joins", "alone"], ["joined"]),
+        node("Mul", ["all_same", "first_starts"], ["phrase_same"]),
+        node("Mul", ["phrase_same", "joined"], ["repeats"]),
+        node("Cast", ["repeats"], ["repeats_float"], to=TensorProto.FLOAT),
+        node("Mul", ["repeats_float", "never_again"], ["penalties"]),
+        node("Gather", ["past", "again"], ["piece_again"]),
+        node("Reshape", ["piece_again", "column"], ["piece_again_column"]),
+        node("Reshape", [logits, "flat"], ["flat_logits"]),
+        node(
+            "ScatterND",
+            ["flat_logits", "piece_again_column", "penalties"],
+            ["flat_once"],
+            reduction="add",
+        ),
+        node("Reshape", ["flat_once", "logits_shape"], [result]),
+    ]
 
 
 def _tensors(values: dict[str, Any]) -> list[onnx.TensorProto]:

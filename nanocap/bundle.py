@@ -12,9 +12,9 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from nanocap.errors import BundleError, one_line
+from nanocap.errors import BundleError, OptionError, one_line
 from nanocap.manifest import Artifact, FileRecord, Manifest
 
 MANIFEST = "manifest.json"
@@ -80,11 +80,17 @@ class Bundle:
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.source = Path(source)
+        try:
+            self.source = Path(source)
+        except TypeError:
+            raise OptionError(f"a bundle is a folder or a .zip, not {source!r}") from None
         self._store = _store(self.source)
         self.where = f"bundle {one_line(self.source)}"
         data = self._store.read(MANIFEST, MAX_MANIFEST_BYTES)
         self.manifest = Manifest.from_json(data, f"{self.where}: {MANIFEST}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bundle, (self.source,)
 
     def read(self, path: str) -> bytes:
         """The bytes of a file that the manifest lists, after comparing size and SHA-256."""

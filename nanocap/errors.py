@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def one_line(text: object) -> str:
     """`text` with line breaks, tabs and other unprintable characters written as escapes.
@@ -71,3 +73,7 @@ class MissingExtraError(NanocapError, ImportError):
             f" run pip install 'nanocap[{extra}]'"
         )
         self.extra = extra
+        self._arguments = (part, extra, package)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a pool of processes hands errors over as pickles
+        return type(self), self._arguments

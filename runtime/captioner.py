@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast, overload
@@ -15,25 +15,31 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nanocap.bundle import TOKENIZER, Bundle, default_bundle
+from nanocap.bounds import number, text, whole
+from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest, never_generated
-from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
-from nanocap.runtime.engines import import_ahead, load_engine
+from nanocap.runtime.loaded import Loaded, one_a_core
 from nanocap.runtime.providers import Providers
-from nanocap.runtime.state import DecoderState
 from nanocap.vocabulary import Vocabulary, present
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline
+BATCH = 8  # images through the model at once, where all of them are there from the start
+MOST_BATCH = 1024
+MOST_BEAMS = 64  # with thousands a search takes gigabytes, and finds the same
+MOST_LENGTH_PENALTY = 10
+MOST_ROWS = 256  # images times beams through the decoder at once: 130 MB with the bundled model
 
 
 class Captioner:
     """Captions images with the model of a bundle. Calls may come from several threads.
+
+    It can be copied and pickled, and used in a forked process: each loads the model once more.
 
     Args:
         bundle: a bundle's folder or `.zip`, or an opened `Bundle`; default: the model inside the
@@ -50,7 +56,8 @@ class Captioner:
         providers: hardware that ONNX Runtime uses before the CPU, such as `cuda`; see
             `runtime.providers`. What is not available gives an EngineWarning, and the CPU runs.
         strict_providers: raise EngineError instead.
-        threads: of the engine; default: as many as it thinks right.
+        threads: of the engine; default: as many as it thinks right. More than there are cores are
+            lowered to that, with an EngineWarning.
         max_pixels: larger images are refused before they are decoded.
 
     Raises:
@@ -72,55 +79,67 @@ class Captioner:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads must be at least 1, got {threads}")
-        if max_pixels < 1:
-            raise OptionError(f"max_pixels must be at least 1, got {max_pixels}")
+        threads = None if threads is None else one_a_core(threads)
+        self.max_pixels = whole("max_pixels", max_pixels, 1)
         if deadline_ms is not None and (artifact is not None or tokens is not None):
             raise OptionError("deadline_ms chooses the artifact: leave artifact and tokens out")
-        if deadline_ms is not None and not deadline_ms > 0:
+        if deadline_ms is not None and not number("deadline_ms", deadline_ms, 0) > 0:
             raise OptionError(f"deadline_ms must be above 0, got {deadline_ms}")
         if isinstance(providers, str):
             raise OptionError(f"providers must be a list of names, got {providers!r}")
         wanted = Providers(tuple(providers), strict_providers)
         opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle or default_bundle())
         self.manifest: Manifest = opened.manifest
-        self.artifact: Artifact = choose(self.manifest, engine, artifact, tokens)
-        self.max_pixels = max_pixels
-        self._sizes = self.manifest.sizes
-        candidates = [self.artifact]
-        if deadline_ms is not None:
-            candidates = budgets(self.manifest, self.artifact)
-        for candidate in candidates:
-            self.artifact = candidate
-            read = Ahead(partial(self._read, opened))
-            import_ahead(candidate.backend)
-            self.vocabulary, files = read.result()
-            self._engine = load_engine(candidate, files, threads, wanted)
-            if deadline_ms is None:
-                return
-            taken = self._milliseconds(opened.read(self.manifest.golden.image))
+        chosen = choose(self.manifest, engine, artifact, tokens)
+        if deadline_ms is None:
+            self._model = Loaded(opened, chosen, threads, wanted)
+        else:
+            candidates = budgets(self.manifest, chosen)
+            models = (Loaded(opened, one, threads, wanted) for one in candidates)
+            self._model = self._fast_enough(models, deadline_ms)
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact that runs."""
+        return self._model.artifact
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Its pieces."""
+        return self._model.vocabulary
+
+    def _fast_enough(self, models: Iterable[Loaded], deadline_ms: float) -> Loaded:
+        """The first that captions in time, else the last, with a warning."""
+        for model in models:
+            self._model = model
+            taken = self._milliseconds(model.bundle.read(self.manifest.golden.image))
             if taken <= deadline_ms:
-                return
+                return model
         warnings.warn(
             f"{self.artifact.name} takes {taken:.0f} ms a caption here, above the deadline of"
             f" {deadline_ms:g} ms, and the bundle has none with fewer visual tokens",
             EngineWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+        return model
 
-    def _read(self, opened: Bundle) -> tuple[Vocabulary, dict[str, bytes]]:
-        """The vocabulary, and the artifact's files, checked."""
-        files = opened.load(self.artifact)
-        where = f"{opened.where}: {TOKENIZER}"
-        return Vocabulary.from_json(files[TOKENIZER], self._sizes.vocabulary, where), files
+    def __reduce__(self) -> tuple[Any, ...]:
+        load = partial(
+            Captioner,
+            artifact=self.artifact.name,
+            providers=self._model.providers.names,
+            strict_providers=self._model.providers.strict,
+            threads=self._model.threads,
+            max_pixels=self.max_pixels,
+        )
+        return load, (self._model.bundle.source,)
 
     @overload  # a binary file is also an iterable of bytes; it counts as one image
     def __call__(  # type: ignore[overload-overlap]
         self,
         source: ImageSource,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         beams: int | None = ...,
         length: str | None = ...,
         length_penalty: float | None = ...,
@@ -132,7 +151,7 @@ class Captioner:
         self,
         source: Iterable[ImageSource],
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         beams: int | None = ...,
         length: str | None = ...,
         length_penalty: float | None = ...,
@@ -143,7 +162,7 @@ class Captioner:
         self,
         source: ImageSource | Iterable[ImageSource],
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         beams: int | None = None,
         length: str | None = None,
         length_penalty: float | None = None,
@@ -153,7 +172,8 @@ class Captioner:
 
         Args:
             source: an image in any form that `load_image` takes, or an iterable of them.
-            batch_size: how many images go through the model at once.
+            batch_size: how many images go through the model at once. Default: 8 of a list, whose
+                images are all there; 1 of what may make its next image wait, such as a generator.
             beams: hypotheses kept in the search; 1 is fastest. Default: the bundle's.
             length: `short`, `long` or `any`, where the bundle knows them. Default: the bundle's.
             length_penalty: 0 and up; larger favours longer captions. Default: the bundle's.
@@ -182,9 +202,9 @@ class Captioner:
 
     def attempt(
         self,
-        sources: Iterable[ImageSource],
+        sources: ImageSource | Iterable[ImageSource],
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         beams: int | None = None,
         length: str | None = None,
         length_penalty: float | None = None,
@@ -193,10 +213,14 @@ class Captioner:
         """For each image, in order, its caption, or the error that says why it has none.
 
         Takes `batch_size` images at a time, so that captions come while later images wait; an
-        error gives its place in the batch to the next image.
+        error gives its place in the batch to the next image. One image counts as a list of it.
         """
-        if batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+        if _is_one_image(sources):
+            sources = [cast(ImageSource, sources)]
+        sources = cast("Iterable[ImageSource]", sources)
+        if batch_size is None:
+            batch_size = BATCH if isinstance(sources, Sized) else 1
+        batch_size = whole("batch_size", batch_size, 1, MOST_BATCH)
         options = self._options(beams, length_penalty, n_best)
         prefix = self._prefix(length)
 
@@ -221,7 +245,7 @@ class Captioner:
         options = self._options(1, None)
         prefix = self._prefix(length)
         pixels = load_image(source, self.manifest.image, max_pixels=self.max_pixels)
-        state = self._state(pixels[None], prefix)
+        state = self._model.state(pixels[None], prefix)
         shown, ids = "", []
         for token, _ in greedy(state, options):
             if token != options.end:
@@ -241,14 +265,16 @@ class Captioner:
         prefix: tuple[int, ...],
         options: Search,
     ) -> Iterator[Caption | ImageError]:
-        captions = iter(self._caption(np.stack(batch), prefix, options) if batch else ())
+        few = max(1, MOST_ROWS // options.beams)
+        parts = (np.stack(batch[i : i + few]) for i in range(0, len(batch), few))
+        captions = (one for part in parts for one in self._caption(part, prefix, options))
         for error in pending:
             yield error or next(captions)
 
     def _caption(self, pixels: Pixels, prefix: tuple[int, ...], options: Search) -> list[Caption]:
         """Captions of pixels [batch, size, size, 3]."""
         captions = []
-        for found in search_all(self._state(pixels, prefix), options):
+        for found in search_all(self._model.state(pixels, prefix), options):
             # pieces may be cut differently and read the same
             different: dict[str, Caption] = {}
             for caption in map(self._worded, found):
@@ -278,24 +304,27 @@ class Captioner:
             times.append(time.perf_counter() - start)
         return 1000 * sorted(times)[TIMED // 2]
 
-    def _state(self, pixels: Pixels, prefix: tuple[int, ...]) -> DecoderState:
-        return DecoderState(self._engine, self._engine.encode(pixels), prefix, self._sizes)
-
     def _options(self, beams: int | None, length_penalty: float | None, n_best: int = 1) -> Search:
         defaults, tokens = self.manifest.decoding, self.manifest.tokens
+        n_best = whole("n_best", n_best, 1, MOST_BEAMS)
+        if beams is None:
+            beams = max(defaults.beams, n_best)
+        if length_penalty is None:
+            length_penalty = defaults.length_penalty
         return Search(
-            beams=max(defaults.beams, n_best) if beams is None else beams,
-            length_penalty=defaults.length_penalty if length_penalty is None else length_penalty,
+            beams=whole("beams", beams, 1, MOST_BEAMS),
+            length_penalty=number("length_penalty", length_penalty, 0, MOST_LENGTH_PENALTY),
             # The last position fed is max_tokens - 1; two of them are the control tokens.
-            max_length=self._sizes.max_tokens - 1,
+            max_length=self._model.sizes.max_tokens - 1,
             end=tokens.end,
             never=never_generated(tokens, self.manifest.controls, self.vocabulary.special),
             n_best=n_best,
+            repeats=self._model.repeats,
         )
 
     def _prefix(self, length: str | None) -> tuple[int, ...]:
         controls, defaults = self.manifest.controls, self.manifest.decoding
-        length = defaults.length if length is None else length
+        length = defaults.length if length is None else text("length", length)
         if length not in controls.length:
             known = ", ".join(controls.length)
             raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")

@@ -17,7 +17,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.bounds import number, whole
 from nanocap.errors import EngineError, OptionError
+from nanocap.repeats import Repeats
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -52,6 +54,7 @@ class Search:
         end: id that ends a caption; never generated first.
         never: ids that are never generated (padding, unknown, controls).
         n_best: hypotheses wanted an image, at most as many as there are beams.
+        repeats: which ids would say a word twice in a row; None lets them.
     """
 
     beams: int
@@ -60,12 +63,12 @@ class Search:
     end: int
     never: tuple[int, ...] = ()
     n_best: int = 1
+    repeats: Repeats | None = None
 
     def __post_init__(self) -> None:
-        least = (("beams", 1), ("length_penalty", 0), ("max_length", 1), ("n_best", 1))
-        for name, low in least:
-            if not getattr(self, name) >= low:
-                raise OptionError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("beams", "max_length", "n_best"):
+            whole(name, getattr(self, name), 1)
+        number("length_penalty", self.length_penalty, 0)
         if self.n_best > self.beams:
             raise OptionError(
                 f"n_best must be at most the number of beams, {self.beams}, got {self.n_best}"
@@ -117,7 +120,9 @@ def search_all(model: LanguageModel, options: Search) -> list[tuple[Hypothesis, 
     ended = np.full((count, width), NEVER)  # [B', K] best scores of hypotheses that ended
 
     for length in range(1, options.max_length + 1):
-        parents, tokens, steps = _continuations(totals, logits, mask, 2 * width)  # [B', 2K]
+        parents, tokens, steps = _continuations(  # [B', 2K]
+            totals, logits + mask, 2 * width, _again(ids, options)
+        )
         rows = np.arange(len(live))[:, None]
         sums = totals[rows, parents] + steps  # [B', 2K] descending
         scores = sums / length**options.length_penalty
@@ -162,11 +167,14 @@ def greedy(model: LanguageModel, options: Search) -> Iterator[tuple[int, float]]
     mask = barred.copy()
     mask[options.end] = NEVER
     parents = np.zeros((1, 1), dtype=np.int64)
+    ids = np.zeros((1, 1, 0), dtype=np.int64)
     for length in range(1, options.max_length + 1):
-        _, tokens, steps = _continuations(np.zeros((1, 1)), logits, mask, 1)
+        again = _again(ids, options)
+        _, tokens, steps = _continuations(np.zeros((1, 1)), logits + mask, 1, again)
         yield int(tokens[0, 0]), float(steps[0, 0])
         if tokens[0, 0] == options.end or length == options.max_length:
             return
+        ids = np.concatenate([ids, tokens[..., None]], axis=2)
         logits = model.step(tokens, parents, None)
         mask = barred
 
@@ -251,26 +259,40 @@ def _barred(vocabulary: int, options: Search) -> Floats:
     return barred
 
 
+def _again(ids: Ints, options: Search) -> list[tuple[int, int, int]]:
+    """Image, beam and id of each piece that would say a word of `ids` [B, K, t] twice in a row."""
+    if options.repeats is None:
+        return []
+    return [
+        (image, beam, barred)
+        for image, beams in enumerate(ids.tolist())
+        for beam, past in enumerate(beams)
+        for barred in options.repeats.barred(past)
+    ]
+
+
 def _continuations(
-    totals: Floats, logits: Floats, mask: Floats, most: int
+    totals: Floats, logits: Floats, most: int, again: list[tuple[int, int, int]]
 ) -> tuple[Ints, Ints, Floats]:
     """The `most` best continuations of each image over all its beams, best first.
 
     Args:
         totals: [B, K] log probability of each beam.
         logits: [B, K, V].
-        mask: [V] added to the logits.
+        again: image, beam and id of those that are left out. Their probability goes to no other:
+            where a model would repeat itself, it is less sure of what it says instead.
 
     Returns:
         beam, id and log probability of the step, [B, most] each. Where there are not so many, the
         rest has log probability minus infinity.
     """
-    logits = logits + mask
     top = logits.max(axis=2, keepdims=True)
     if not np.isfinite(top).all():
         raise EngineError("the model gave no numbers (NaN); its artifact is damaged, use another")
     log_sum = top + np.log(np.exp(logits - top).sum(axis=2, keepdims=True))  # [B, K, 1]
 
+    for place in again:
+        logits[place] = NEVER
     # The best of all beams are among the best of each: narrow V down before comparing beams.
     few = min(most, logits.shape[2])
     tokens = np.argpartition(logits, -few, axis=2)[..., -few:]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from nanocap.bench.machine import available_cores
 from nanocap.bench.options import FULL, QUICK, Options
 from nanocap.bench.report import as_json, as_text
 from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli.progress import timed_lines
+from nanocap.cores import available_cores
 from nanocap.report.bench_page import write_bench_page
 
 EXAMPLES = """\

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.bench.machine import available_cores
 from nanocap.bench.peaks import open_session
 from nanocap.bench.shapes import Shape, Tensor, import_onnx, infer_tensors
+from nanocap.cores import available_cores
 from nanocap.errors import NanocapError, one_line
 
 Floats = npt.NDArray[np.float32]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.cores import available_cores
 from nanocap.errors import EngineError, one_line
 from nanocap.manifest import Artifact
 from nanocap.runtime.ahead import Ahead
@@ -18,7 +21,21 @@ from nanocap.runtime.providers import Providers
 PACKAGE = "onnxruntime"
 PROVIDERS = True  # `load` takes them
 MOST_THREADS = 4
+OPEN: weakref.WeakSet[Any] = weakref.WeakSet()  # sessions of this process
 ERROR = 3  # ONNX Runtime's severity: its warnings about graphs are for their makers
+
+
+def _leave_alone() -> None:
+    """In a forked process: never take its parent's sessions apart.
+
+    That waits for their threads to end, which a fork has not: the process would never exit.
+    """
+    for session in OPEN:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_alone)
 
 
 class OnnxEngine:
@@ -93,12 +110,15 @@ def load(
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERROR
         options.intra_op_num_threads = count
-        # Threads that wait for the next call by spinning would burn a phone's battery.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads that spin while they wait burn a phone's battery, and may take from the last of
+        # them the core that it needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(
+            opened = onnxruntime.InferenceSession(
                 files[path], options, providers=wanted.among(available)
             )
+            OPEN.add(opened)
+            return opened
         except Exception as error:  # the binding's exceptions have no base of their own
             raise EngineError(
                 f"artifact {artifact.name}: ONNX Runtime {onnxruntime.__version__} refuses"
@@ -106,7 +126,7 @@ def load(
             ) from None
 
     # Making a session is the larger part of a start, so the two are made at once.
-    most = threads or min(os.cpu_count() or 1, MOST_THREADS)
+    most = threads or min(available_cores(), MOST_THREADS)
     encoder = Ahead(lambda: session("encoder", most))
     try:
         decoder = session("decoder", threads or 1)

@@ -56,7 +56,14 @@ def test_nothing_rounded_reaches_a_norm_or_a_rank(tiny: Any) -> None:
     model = onnx.load_from_string(file_of(tiny.exported("int8"), "encoder"))
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     for node in model.graph.node:
-        if node.op_type in ("Softmax", "LayerNormalization", "ArgMax", "Greater", "Equal", "BiasGelu"):
+        if node.op_type in (
+            "Softmax",
+            "LayerNormalization",
+            "ArgMax",
+            "Greater",
+            "Equal",
+            "BiasGelu",
+        ):
             assert not dequantized.intersection(node.input)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from nanocap.bench.machine import available_cores
 from nanocap.bench.options import Options
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli import group
+from nanocap.cores import available_cores
 from nanocap.errors import OptionError
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from nanocap.bench.machine import available_cores, cpu_flags, cpu_model, describe_machine
+from nanocap.bench.machine import cpu_flags, cpu_model, describe_machine
+from nanocap.cores import available_cores
 
 SERVER = """processor\t: 0
 model name\t: AMD EPYC 9755 128-Core Processor

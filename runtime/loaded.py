@@ -1,0 +1,79 @@
+"""An artifact of a bundle, open in this process."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.bounds import whole
+from nanocap.bundle import TOKENIZER, Bundle
+from nanocap.cores import available_cores
+from nanocap.errors import EngineWarning
+from nanocap.manifest import Artifact
+from nanocap.repeats import Repeats
+from nanocap.runtime.ahead import Ahead
+from nanocap.runtime.engines import Engine, import_ahead, load_engine
+from nanocap.runtime.providers import Providers
+from nanocap.runtime.state import DecoderState
+from nanocap.vocabulary import Vocabulary
+
+
+class Loaded:
+    """The graphs and the vocabulary of an artifact.
+
+    Raises:
+        BundleError: a file is missing or altered.
+        EngineError, MissingExtraError: the engine cannot run it.
+    """
+
+    def __init__(
+        self, bundle: Bundle, artifact: Artifact, threads: int | None, providers: Providers
+    ) -> None:
+        self.bundle, self.artifact = bundle, artifact
+        self.threads, self.providers = threads, providers
+        self.sizes = bundle.manifest.sizes
+        self._open()
+
+    def _open(self) -> None:
+        read = Ahead(self._read)
+        import_ahead(self.artifact.backend)
+        self.vocabulary, files = read.result()
+        self.repeats = Repeats.of(self.vocabulary.pieces)
+        self._engine = load_engine(self.artifact, files, self.threads, self.providers)
+        self._process = os.getpid()
+
+    def _read(self) -> tuple[Vocabulary, dict[str, bytes]]:
+        """The vocabulary, and the artifact's files, checked."""
+        files = self.bundle.load(self.artifact)
+        where = f"{self.bundle.where}: {TOKENIZER}"
+        return Vocabulary.from_json(files[TOKENIZER], self.sizes.vocabulary, where), files
+
+    @property
+    def engine(self) -> Engine:
+        """Runs the graphs. In a forked process they are opened anew: it lacks their threads."""
+        if self._process != os.getpid():
+            self._open()
+        return self._engine
+
+    def state(self, pixels: npt.NDArray[np.uint8], prefix: tuple[int, ...]) -> DecoderState:
+        """The decoder before its first step, for pixels [B, size, size, 3]."""
+        engine = self.engine
+        return DecoderState(engine, engine.encode(pixels), prefix, self.sizes)
+
+
+def one_a_core(threads: int) -> int:
+    """So many threads, at most one a core; an EngineWarning says where that is fewer.
+
+    More wait for each other: hundreds of them take a minute for a caption.
+    """
+    asked, cores = whole("threads", threads, 1), available_cores()
+    if asked > cores:
+        warnings.warn(
+            f"threads {asked}: taking {cores}, one a core of this machine",
+            EngineWarning,
+            stacklevel=3,
+        )
+    return min(asked, cores)
