@@ -85,8 +85,9 @@ class Captioner:
             raise OptionError("deadline_ms chooses the artifact: leave artifact and tokens out")
         if deadline_ms is not None and not number("deadline_ms", deadline_ms, 0) > 0:
             raise OptionError(f"deadline_ms must be above 0, got {deadline_ms}")
-        if isinstance(providers, str):
+        if isinstance(providers, str) or not isinstance(providers, Sequence):
             raise OptionError(f"providers must be a list of names, got {providers!r}")
+        tokens = None if tokens is None else whole("tokens", tokens, 1)
         wanted = Providers(tuple(providers), strict_providers)
         opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle or default_bundle())
         self.manifest: Manifest = opened.manifest

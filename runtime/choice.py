@@ -24,7 +24,11 @@ def choose(
             and tokens in (None, one.visual_tokens)
         ):
             return one
-    wanted = (engine and f"engine {engine}", artifact, tokens and f"{tokens} visual tokens")
+    wanted = (
+        engine and f"engine {engine}",
+        artifact and f"{artifact}",
+        tokens and f"{tokens} visual tokens",
+    )
     known = ", ".join(
         f"{a.name} (engine {a.backend}, {a.visual_tokens} visual tokens)"
         for a in manifest.artifacts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +39,17 @@ class Loaded:
         self._open()
 
     def _open(self) -> None:
-        read = Ahead(self._read)
+        read = Ahead(partial(self.bundle.load, self.artifact))
         import_ahead(self.artifact.backend)
-        self.vocabulary, files = read.result()
-        self.repeats = Repeats.of(self.vocabulary.pieces)
-        self._engine = load_engine(self.artifact, files, self.threads, self.providers)
-        self._process = os.getpid()
-
-    def _read(self) -> tuple[Vocabulary, dict[str, bytes]]:
-        """The vocabulary, and the artifact's files, checked."""
-        files = self.bundle.load(self.artifact)
+        files = read.result()
+        engine = Ahead(
+            partial(load_engine, self.artifact, files, self.threads, self.providers)
+        )  # outside Python's lock, for the most part
         where = f"{self.bundle.where}: {TOKENIZER}"
-        return Vocabulary.from_json(files[TOKENIZER], self.sizes.vocabulary, where), files
+        self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self.sizes.vocabulary, where)
+        self.repeats = Repeats.of(self.vocabulary.pieces)
+        self._engine = engine.result()
+        self._process = os.getpid()
 
     @property
     def engine(self) -> Engine:

@@ -41,7 +41,7 @@ class Providers:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if name not in PROVIDERS:
+            if not isinstance(name, str) or name not in PROVIDERS:
                 known = ", ".join(PROVIDERS)
                 raise OptionError(f"unknown provider {name!r}; known are {known}")
 

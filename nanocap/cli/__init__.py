@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -15,7 +16,8 @@ from typing import Any, cast
 import click
 
 from nanocap import __version__
-from nanocap.errors import MissingExtraError, NanocapError
+from nanocap.cli.streams import fill_streams
+from nanocap.errors import MissingExtraError, NanocapError, one_line
 
 INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
 
@@ -102,6 +104,7 @@ def main() -> None:
     """The program `nanocap`."""
     code: Any = 1  # of an exception that nobody expects
     atexit.register(lambda: _end(code))  # the first to register is the last to be called
+    fill_streams()
     try:
         code = group.main(prog_name="nanocap", standalone_mode=False)
         sys.stdout.flush()
@@ -113,6 +116,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:  # such as a full disk behind standard output
+        what = os.fsdecode(error.filename) if error.filename else "the output cannot be written"
+        with suppress(OSError):
+            click.echo(f"nanocap: {one_line(what)}: {error.strerror or error}", err=True)
+        code = 1
     code = code if isinstance(code, int) else 0
     sys.exit(code)
 
@@ -123,6 +131,7 @@ def _end(code: int) -> None:
     To take modules and sessions apart takes a fifth of the time of a caption, and the kernel takes
     back what they hold in any case.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # what cannot be written was reported before
+            stream.flush()
     os._exit(code)

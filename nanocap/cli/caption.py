@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -16,11 +17,12 @@ import click
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption
+from nanocap.cli.paths import STANDARD_INPUT, find
 from nanocap.cli.progress import Progress
-from nanocap.errors import ImageError
-from nanocap.formats import SUFFIXES, photos_in
+from nanocap.errors import ImageError, one_line
 from nanocap.image import MAX_PIXELS, load_image
-from nanocap.runtime.captioner import Captioner
+from nanocap.runtime.ahead import Ahead
+from nanocap.runtime.captioner import BATCH, MOST_BATCH, MOST_BEAMS, Captioner
 from nanocap.runtime.providers import PROVIDERS
 
 EXAMPLES = """\
@@ -29,6 +31,7 @@ Examples:
   nanocap caption photo.jpg                  one photo: the sentence alone
   nanocap caption holiday/ cat.png           PATH, a tab, the sentence
   find . -name '*.jpg' | nanocap caption -   a list of paths from another program
+  find . -name '*.jpg' -print0 | nanocap caption -0 -   the same, whatever is in the names
   nanocap caption --json holiday/            one JSON object a line:
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1}
     {"image": PATH, "error": TEXT}
@@ -57,23 +60,23 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
 )
 @click.option(
     "--beams",
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, MOST_BEAMS),
     help="Sentences weighed at once; 1 is fastest.  [default: the bundle's]",
 )
 @click.option(
     "--n-best",
-    type=click.IntRange(1, 64),
+    type=click.IntRange(1, MOST_BEAMS),
     default=1,
     show_default=True,
     help="Sentences to print, best first; --beams is at least as many.",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(1, 1024),
-    default=8,
-    show_default=True,
-    help="Photos through the model at once.",
+    type=click.IntRange(1, MOST_BATCH),
+    help="Photos through the model at once.  "
+    f"[default: {BATCH}; 1 for a list on standard input, whose next photo may take its time]",
 )
+@click.option("-0", "--null", is_flag=True, help="Paths on standard input end with a NUL byte.")
 @click.option("--artifact", metavar="NAME", help="Artifact of the bundle.  [default: its first]")
 @click.option("--tokens", type=click.IntRange(1), help="Take the one of so many visual tokens.")
 @click.option(
@@ -109,7 +112,8 @@ def command(
     length: str | None,
     beams: int | None,
     n_best: int,
-    batch_size: int,
+    batch_size: int | None,
+    null: bool,
     artifact: str | None,
     tokens: int | None,
     deadline_ms: float | None,
@@ -135,9 +139,12 @@ def command(
         strict_providers=strict_provider,
         max_pixels=max_pixels,
     )
-    report = Report(as_json, named=len(paths) > 1 or paths[0] == "-" or os.path.isdir(paths[0]))
-    found: Iterable[str] = chain.from_iterable(find(path, report) for path in paths)
-    if "-" in paths:
+    listed = STANDARD_INPUT in paths
+    report = Report(as_json, named=len(paths) > 1 or listed or os.path.isdir(paths[0]))
+    found: Iterable[str] = chain.from_iterable(
+        find(path, report.failure, null=null) for path in paths
+    )
+    if listed:
         progress = Progress(None)
     else:
         found = list(found)
@@ -157,7 +164,11 @@ def command(
     elif found:
         captioner = load(bundle, threads=threads)
         for outcome in captioner.attempt(
-            sources(), batch_size=batch_size, beams=beams, length=length, n_best=n_best
+            sources(),
+            batch_size=batch_size or (1 if listed else BATCH),
+            beams=beams,
+            length=length,
+            n_best=n_best,
         ):
             report.outcome(waiting.popleft(), outcome)
             progress.step()
@@ -175,18 +186,19 @@ def _one(
     length: str | None,
     n_best: int,
 ) -> Caption | ImageError:
-    """The outcome of a single photo, with the least memory and the quickest start.
+    """The outcome of a single photo, with the quickest start.
 
-    The photo is decoded, and its full size forgotten, before the model is loaded. More than one
-    thread would take longer to start than it saves.
+    The model is loaded while the photo is decoded. More than one thread would take longer to start
+    than it saves.
     """
     opened = Bundle(bundle or default_bundle())
+    captioner = Ahead(partial(load, opened, threads=threads or 1))
     try:
         pixels = load_image(path, opened.manifest.image, max_pixels=max_pixels)
     except ImageError as error:
+        captioner.result()  # a bundle that is refused is the greater failure
         return error
-    captioner = load(opened, threads=threads or 1)
-    return captioner(pixels, beams=beams, length=length, n_best=n_best)
+    return captioner.result()(pixels, beams=beams, length=length, n_best=n_best)
 
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -223,7 +235,7 @@ class Report:
             self._json(image=path, **_values(outcome), **more)
         else:
             for one in (outcome, *outcome.alternatives):
-                self._print(f"{path}\t{one.text}" if self.named else one.text)
+                self._print(f"{one_line(path)}\t{one.text}" if self.named else one.text)
 
     def failure(self, path: str, error: ImageError) -> None:
         """Print one failure."""
@@ -238,35 +250,9 @@ class Report:
 
     def _print(self, line: str, err: bool = False) -> None:
         self.progress.clear()
-        click.echo(line, err=err)
+        with suppress(OSError) if err else nullcontext():  # captions come, whoever listens
+            click.echo(line, err=err)
 
 
 def _values(caption: Caption) -> dict[str, str | float]:
     return {"caption": caption.text, "confidence": round(caption.confidence, 4)}
-
-
-def find(path: str, report: Report) -> Iterator[str]:
-    """The photos that a PATH of the command line stands for; what cannot be, goes to `report`."""
-    if path == "-":
-        lines = (line.rstrip("\r\n") for line in sys.stdin)
-        yield from (line for line in lines if line)
-    elif os.path.isdir(path):
-        yield from _in_folder(path, report)
-    else:
-        yield path
-
-
-def _in_folder(folder: str, report: Report) -> Iterator[str]:
-    def refused(error: OSError) -> None:
-        name = str(error.filename)
-        message = f"{name}: the folder cannot be read ({error.strerror}); check its access rights"
-        report.failure(name, ImageError(message))
-
-    before, count = report.failures, 0
-    for photo in photos_in(folder, refused):
-        count += 1
-        yield photo
-    if not count and report.failures == before:
-        known = ", ".join(sorted(SUFFIXES))
-        message = f"{folder}: no photos in this folder; nanocap looks for {known}"
-        report.failure(folder, ImageError(message))

@@ -139,6 +139,157 @@ def test_a_list_on_standard_input(run: Any, photo_files: list[Path]) -> None:
     assert result.exit_code == 1
 
 
+def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output="stdout" not in options, timeout=60, **options)
+
+
+ODD_NAMES = [b"caf\xe9.png", b"new\nline.png", b" space .png", b"tab\t.png", b"esc\x1b[31m.png"]
+
+
+@pytest.fixture
+def odd_names(tmp_path: Path, photo_files: list[Path]) -> list[bytes]:
+    """Paths that are bytes of the file system, and no text."""
+    folder = os.fsencode(tmp_path / "odd")
+    os.mkdir(folder)
+    paths = [os.path.join(folder, name) for name in ODD_NAMES]
+    for path in paths:
+        shutil.copy(os.fsencode(photo_files[0]), path)
+    return paths
+
+
+@pytest.mark.parametrize("language", ["C.UTF-8", "C", "en_US.ISO-8859-1"])
+def test_names_are_bytes(
+    language: str, odd_names: list[bytes], tiny_bundle: Path, captioner: Captioner
+) -> None:
+    run = program(
+        *("caption", "--json", "--bundle", tiny_bundle, "--null", "-"),
+        input=b"\0".join(odd_names),
+        env=os.environ | {"LC_ALL": language},
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    images = [json.loads(line)["image"] for line in run.stdout.splitlines()]
+    if language == "C.UTF-8":
+        assert [os.fsencode(image) for image in images] == odd_names
+    assert len(images) == len(odd_names)
+
+
+def test_plain_lines_hold_no_control_characters(odd_names: list[bytes], tiny_bundle: Path) -> None:
+    folder = os.path.dirname(odd_names[0])
+    run = program("caption", "--bundle", tiny_bundle, os.fsdecode(folder))
+    assert run.returncode == 0
+    lines = run.stdout.decode().splitlines()
+    assert len(lines) == len(odd_names)
+    for line in lines:
+        name, _, sentence = line.partition("\t")
+        assert (name + sentence).isprintable()
+    assert any("new\\nline.png\t" in line for line in lines)
+    assert any("esc\\x1b[31m.png\t" in line for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_of_other_systems(
+    encoding: str, end: str, photo_files: list[Path], tiny_bundle: Path
+) -> None:
+    text = end.join(map(str, photo_files[:3])) + end
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    run = program("caption", "--bundle", tiny_bundle, "-", input=(mark + text).encode(encoding))
+    assert run.returncode == 0, run.stderr
+    names = [line.split("\t")[0] for line in run.stdout.decode().splitlines()]
+    assert names == list(map(str, photo_files[:3]))
+
+
+@pytest.mark.parametrize("listed", [b"a.png\0b.png\0", "a.png\n".encode("utf-16-le")])
+def test_a_list_that_ends_its_names_otherwise(listed: bytes, tiny_bundle: Path) -> None:
+    run = program("caption", "--bundle", tiny_bundle, "-", input=listed)
+    assert run.returncode == 1
+    (line,) = run.stderr.decode().splitlines()
+    assert line == (
+        "nanocap: standard input, name 1: holds a NUL byte; with names that end with one, add"
+        " --null"
+    )
+
+
+def test_a_list_that_is_none(tiny_bundle: Path) -> None:
+    run = program("caption", "--bundle", tiny_bundle, "-", input=b"x" * 10_000_000)
+    assert run.returncode == 1
+    (line,) = run.stderr.decode().splitlines()
+    assert "name 1: longer than any path" in line
+
+
+def test_a_caption_comes_when_its_photo_is_named(
+    photo_files: list[Path], tiny_bundle: Path
+) -> None:
+    """Each is read before the next name is written: a program that waited would wait forever."""
+    run = subprocess.Popen(
+        [*PROGRAM, "caption", "--bundle", str(tiny_bundle), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    assert run.stdin is not None
+    assert run.stdout is not None
+    for path in photo_files:
+        run.stdin.write(f"{path}\n")
+        assert run.stdout.readline().startswith(f"{path}\t")
+    run.stdin.close()
+    assert run.wait(timeout=60) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("verb", ["caption", "caption several", "verify"])
+def test_output_that_cannot_be_written(
+    verb: str, photo_files: list[Path], tiny_bundle: Path
+) -> None:
+    arguments = {
+        "caption": ["caption", "--bundle", tiny_bundle, photo_files[0]],
+        "caption several": ["caption", "--bundle", tiny_bundle, *photo_files],
+        "verify": ["verify", tiny_bundle],
+    }[verb]
+    with open("/dev/full", "wb") as full:
+        run = program(*arguments, stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 1
+    assert run.stderr == b"nanocap: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closing", ["2>&-", "2>/dev/full"])
+def test_captions_come_whoever_listens(
+    closing: str, photo_files: list[Path], tiny_bundle: Path, captioner: Captioner
+) -> None:
+    """As under cron, or in a desktop's launcher."""
+    shell = f'exec "$@" {closing}'
+    names = [photo_files[0], "gone.png", photo_files[1]]
+    command = ["sh", "-c", shell, "sh", *PROGRAM, "caption", "--bundle", str(tiny_bundle)]
+    run = subprocess.run([*command, *map(str, names)], stdout=subprocess.PIPE, text=True)
+    assert run.returncode == 1
+    found = captioner([photo_files[0], photo_files[1]])
+    expected = [f"{photo_files[i]}\t{found[i].text}" for i in (0, 1)]
+    assert run.stdout.splitlines() == expected
+
+
+def test_a_standard_output_that_is_closed(photo_files: list[Path], tiny_bundle: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "caption", "--bundle"]
+    run = subprocess.run(
+        [*command, str(tiny_bundle), str(photo_files[0])], stderr=subprocess.PIPE, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr == "nanocap: the output cannot be written: Bad file descriptor\n"
+
+
+def test_a_standard_input_that_is_closed(tiny_bundle: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "caption", "--bundle"]
+    run = subprocess.run([*command, str(tiny_bundle), "-"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_threads_are_at_most_the_cores(run: Any, photo_files: list[Path]) -> None:
+    result = run("--threads", 999, photo_files[0])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("nanocap: threads 999: taking ")
+
+
 def test_an_empty_list_is_done(run: Any) -> None:
     result = run("-", stdin="")
     assert (result.stdout, result.stderr, result.exit_code) == ("", "", 0)

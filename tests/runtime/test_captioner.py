@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
+import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +21,8 @@ from PIL import Image
 from nanocap import Caption, Captioner, NanocapError
 from nanocap.bundle import Bundle
 from nanocap.bundle_writer import write_bundle
-from nanocap.errors import EngineError, ImageError, OptionError
+from nanocap.cores import available_cores
+from nanocap.errors import EngineError, EngineWarning, ImageError, OptionError
 from nanocap.image import load_image
 from nanocap.manifest import Manifest
 from nanocap.runtime.decoding import search
@@ -198,6 +202,14 @@ def test_attempt_reads_no_further_than_it_must(
         ({"length_penalty": -0.5}, "length_penalty must be at least 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"length": "huge"}, "length must be one of any, short, long with this bundle, got 'huge'"),
+        ({"length": ["short"]}, "length must be a text"),
+        ({"beams": "3"}, "beams must be a whole number, got '3'"),
+        ({"beams": 5000}, "beams must be at most 64, got 5000"),
+        ({"n_best": 65}, "n_best must be at most 64"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"batch_size": 100_000}, "batch_size must be at most 1024"),
+        ({"length_penalty": "1"}, "length_penalty must be a number"),
+        ({"length_penalty": float("inf")}, "length_penalty must be a number"),
     ],
 )
 def test_options_that_cannot_be(
@@ -205,6 +217,84 @@ def test_options_that_cannot_be(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         captioner(photos[0], **options)
+
+
+def test_one_image_is_one_image_for_attempt(captioner: Captioner, photo_files: list[Path]) -> None:
+    expected = captioner(photo_files[0])
+    for source in (str(photo_files[0]), photo_files[0], photo_files[0].read_bytes()):
+        assert list(captioner.attempt(source)) == [expected]
+
+
+def test_what_may_wait_is_captioned_one_by_one(
+    captioner: Captioner, photos: list[Image.Image]
+) -> None:
+    taken = []
+
+    def camera() -> Any:
+        for photo in photos:
+            taken.append(photo)
+            yield photo
+
+    for count, _ in enumerate(captioner.attempt(camera()), start=1):
+        assert len(taken) == count
+
+
+def test_many_beams_of_many_images_go_through_in_parts(
+    captioner: Captioner, photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = captioner(photos, beams=4)
+    monkeypatch.setattr("nanocap.runtime.captioner.MOST_ROWS", 10)  # two images of four beams
+    shapes = []
+    state = captioner._model.state
+    monkeypatch.setattr(
+        captioner._model, "state", lambda pixels, prefix: shapes.append(len(pixels)) or state(
+            pixels, prefix)
+    )  # fmt: skip
+    assert all(map(close, captioner(photos, beams=4, batch_size=12), expected))
+    assert shapes == [2] * 6
+
+
+FORK = """
+import os, sys
+from nanocap import Captioner
+captioner = Captioner(sys.argv[1])
+print(captioner(sys.argv[2]), flush=True)
+child = os.fork()
+if child == 0:
+    if sys.argv[3] == "use":
+        print(captioner(sys.argv[2]), flush=True)
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+print(captioner(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("what", ["exit", "use"])
+def test_a_forked_process_captions_and_ends(
+    what: str, photo_files: list[Path], captioner: Captioner, tiny_bundle: Path
+) -> None:
+    command = [sys.executable, "-c", FORK, str(tiny_bundle), str(photo_files[0]), what]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    text = captioner(photo_files[0]).text
+    expected = [text, *([text] if what == "use" else []), "7", text]
+    assert run.stdout.splitlines() == expected, run.stderr
+
+
+def test_a_captioner_is_pickled_and_copied(tiny_bundle: Path, photos: list[Image.Image]) -> None:
+    captioner = Captioner(tiny_bundle, threads=1, max_pixels=5000)
+    for again in (pickle.loads(pickle.dumps(captioner)), copy.deepcopy(captioner)):
+        assert again is not captioner
+        assert again(photos[0]) == captioner(photos[0])
+        with pytest.raises(ImageError, match="above the limit"):
+            again(Image.new("RGB", (100, 51)))
+
+
+def test_more_threads_than_cores_are_lowered(tiny_bundle: Path) -> None:
+    with pytest.warns(EngineWarning, match=r"^threads 999: taking [0-9]+, one a core"):
+        captioner = Captioner(tiny_bundle, threads=999)
+    assert captioner._model.threads == available_cores()
 
 
 def test_sources_that_cannot_be(captioner: Captioner) -> None:
@@ -219,6 +309,14 @@ def test_sources_that_cannot_be(captioner: Captioner) -> None:
         ({"artifact": "onnx-int8"}, "no artifact for onnx-int8"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"max_pixels": 0}, "max_pixels must be at least 1"),
+        ({"threads": 2.5}, "threads must be a whole number, got 2.5"),
+        ({"max_pixels": "many"}, "max_pixels must be a whole number"),
+        ({"deadline_ms": "soon"}, "deadline_ms must be a number"),
+        ({"tokens": "49"}, "tokens must be a whole number"),
+        ({"engine": 5}, "no artifact for engine 5"),
+        ({"artifact": 5}, "no artifact for 5"),
+        ({"providers": 5}, "providers must be a list of names"),
+        ({"providers": [5]}, "unknown provider 5"),
     ],
 )
 def test_a_captioner_that_cannot_be(
