@@ -20,6 +20,8 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.cli import VERBS, Verbs
+from nanocap.distill.recipe import load_recipe
+from nanocap.distill.tables import read_toml
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nanocap", "runtime", "distill", "convert", "bindings", "docs", "samples", "tests")
@@ -181,6 +183,16 @@ def test_examples_run(
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README", "exec"), {"__name__": "__main__"})
     assert "cat" in capsys.readouterr().out
+
+
+@pages
+def test_recipes_load(page: Path, tmp_path: Path) -> None:
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "toml":
+            recipe = tmp_path / "recipe.toml"
+            recipe.write_text(block, encoding="utf-8")
+            if {"data", "stages"} <= read_toml(recipe).keys():  # else a part of one
+                load_recipe(recipe)
 
 
 def test_the_strip_shows_what_the_shipped_model_says() -> None:
