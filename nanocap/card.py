@@ -83,7 +83,7 @@ def _architecture(dimensions: Mapping[str, Any]) -> str:
         f" transformer blocks ({dimensions.get('reducer', '?')}{': ' + tokens if tokens else ''}"
         f" visual tokens), {dimensions['layers']} decoder layers of width {dimensions['width']}"
         f"{pruned},"
-        f" {dimensions['vocabulary']} pieces."
+        f" a vocabulary of {dimensions['vocabulary']:,} word pieces."
     )
 
 
