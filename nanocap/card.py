@@ -20,21 +20,27 @@ USE = """\
 nanocap caption --bundle {folder} photo.jpg
 ```
 
-A photo goes in, one English sentence of everyday words comes out, offline. Length is asked for
-with `--length short` or `--length long`.
+The model captions a photo with one English sentence, on the device, without a network.
+`--length short` or `--length long` sets the length.
 """
 
 LIMITS = """\
 ## Limits
 
-It guesses. A model of this size gets colours, counts, gender and actions wrong often, and says the
-wrong sentence as fluently as the right one; its confidence ranks captions, it is no chance of being
-right. It knows everyday scenes. Diagrams, screenshots, documents, text in pictures, art, medical or
-satellite images are outside of what it saw. It has the bias of its training data (above).
+- **It guesses.** Colours, counts, gender, actions and uncommon objects are often wrong, in a
+  sentence as fluent as a correct one. Confidence ranks captions; it is not the probability that a
+  caption is correct.
+- **Everyday photos only.** It knows photos like those it was trained on (see Training) and mistakes
+  rare things for common ones. Diagrams, screenshots, documents, drawings, art, medical and
+  satellite images are outside its range.
+- **English only**, one sentence a photo.
+- **Text in a photo is not read.**
+- **People and places are not recognized.** It guesses gender, age and activity from appearance,
+  with the bias of its training data.
 
-Do not use it where a wrong sentence harms somebody: to identify, judge or watch people, in
+Do not rely on it where a wrong caption can cause harm: to identify, judge or monitor people, in
 medicine, in driving or navigation, in law enforcement, or as the only description for a blind
-reader of something that matters. Captions meant for publication need a look by a person.
+reader of something important. Have a person check captions before they are published.
 """
 
 
@@ -50,9 +56,9 @@ def model_card(manifest: Manifest, size: int) -> str:
     about = [
         f"# {manifest.name} {manifest.version}",
         "",
-        "An image captioner that runs on the device. "
+        "An image captioner for use on the device: "
         + (f"{parameters / 1e6:.1f} million parameters, " if parameters else "")
-        + f"{size / 1e6:.1f} MB. Written by `nanocap convert`; do not edit, build again.",
+        + f"{size / 1e6:.1f} MB. Written by `nanocap convert`; changes by hand are lost.",
         "",
         _architecture(dimensions),
         "",
@@ -77,7 +83,7 @@ def _architecture(dimensions: Mapping[str, Any]) -> str:
         f" transformer blocks ({dimensions.get('reducer', '?')}{': ' + tokens if tokens else ''}"
         f" visual tokens), {dimensions['layers']} decoder layers of width {dimensions['width']}"
         f"{pruned},"
-        f" {dimensions['vocabulary']} pieces."
+        f" a vocabulary of {dimensions['vocabulary']:,} word pieces."
     )
 
 
@@ -96,8 +102,9 @@ def _artifacts(manifest: Manifest) -> str:
             lines += [*_quality(quality), ""]
     lines += _compared(manifest)
     lines.append(
-        "Quality: with the 95 % interval over the choice of photos, by `nanocap eval`. Parity:"
-        " greedy captions of probe photos, step by step, beside the reference named in `against`."
+        "Quality is measured by `nanocap eval`, with the 95 % interval over the choice of photos."
+        " Parity compares greedy captions of probe photos, token by token, with the reference named"
+        " in `against`."
     )
     return "\n".join(lines) + "\n"
 
@@ -171,7 +178,7 @@ def training_section(training: Mapping[str, Any]) -> str:
             for role, run in runs
         ]
         lines += [*_table(("run", "recipe", "seed", "steps", "fingerprint"), rows), ""]
-    lines += ["Data, with the licence of each. The photos and captions are not in this bundle.", ""]
+    lines += ["Data and licences. The photos and captions are not in this bundle.", ""]
     data = {
         (d.get("name", "?"), d.get("licence", "unknown")): None
         for _, run in runs
@@ -183,7 +190,7 @@ def training_section(training: Mapping[str, Any]) -> str:
         for _, run in runs
         for w in _objects(run, "weights")
     }
-    lines += ["Weights that it started from:", ""]
+    lines += ["Pretrained weights:", ""]
     lines += _table(("origin", "licence"), [*weights] or [("none recorded", "")])
     return "\n".join(lines) + "\n"
 
@@ -211,7 +218,7 @@ def _golden(manifest: Manifest) -> str:
     return (
         "## Check\n\n"
         f"`nanocap verify` compares every file with its SHA-256 and captions `{golden.image}` with"
-        f" {golden.artifact}; it must say: {_cell(golden.caption)}\n"
+        f" {golden.artifact}. The expected caption is: {_cell(golden.caption)}\n"
     )
 
 

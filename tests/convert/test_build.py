@@ -72,7 +72,7 @@ def test_the_card_names_data_weights_figures_and_limits(bundle: Path) -> None:
         "# tiny 0.3.0",
         "| drawn blobs | CC0-1.0 |",
         "| a seed \\| of chance | none |",
-        "Do not use it where a wrong sentence harms somebody",
+        "Do not rely on it where a wrong caption can cause harm",
         Bundle(bundle).manifest.golden.caption,
     ):
         assert text in card
