@@ -235,7 +235,8 @@ class Report:
             self._json(image=path, **_values(outcome), **more)
         else:
             for one in (outcome, *outcome.alternatives):
-                self._print(f"{one_line(path)}\t{one.text}" if self.named else one.text)
+                text = one_line(one.text)  # the pieces of a bundle may be anything
+                self._print(f"{one_line(path)}\t{text}" if self.named else text)
 
     def failure(self, path: str, error: ImageError) -> None:
         """Print one failure."""

@@ -8,7 +8,7 @@ import json
 import click
 
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.errors import BundleError, NanocapError
+from nanocap.errors import BundleError, NanocapError, one_line
 from nanocap.quality import check
 from nanocap.runtime.captioner import Captioner
 
@@ -63,13 +63,16 @@ def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
         click.echo(json.dumps(values))
         return
     artifacts = ", ".join(artifact.name for artifact in manifest.artifacts)
-    click.echo(f"bundle  {source}")
-    click.echo(f"model   {manifest.name} {manifest.version} ({artifacts})")
-    click.echo(f"schema  {manifest.schema}: every entry is what it must be")
-    click.echo(f"files   {len(contents)}, {total / 1e6:.2f} MB: each has its size and SHA-256")
-    click.echo(f"golden  {manifest.golden.artifact} says of {manifest.golden.image}: {caption}")
-    for path in unlisted:
-        click.echo(f"note    {path} is not in the manifest and is never read")
+    lines = [
+        f"bundle  {source}",
+        f"model   {manifest.name} {manifest.version} ({artifacts})",
+        f"schema  {manifest.schema}: valid",
+        f"files   {len(contents)}, {total / 1e6:.2f} MB: sizes and SHA-256 match",
+        f"golden  {manifest.golden.artifact} captions {manifest.golden.image} as: {caption}",
+        *(f"note    {path} is not in the manifest and is never read" for path in unlisted),
+    ]
+    for line in lines:
+        click.echo(one_line(line))
 
 
 def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
@@ -83,7 +86,7 @@ def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
     found = captioner(io.BytesIO(contents[expected.image])).text
     if found != expected.caption:
         raise BundleError(
-            f"{bundle.where}: {expected.artifact} says {found!r} of {expected.image}, but the"
-            f" manifest says {expected.caption!r}; get the bundle again, or report this machine"
+            f"{bundle.where}: {expected.artifact} captions {expected.image} as {found!r}, but the"
+            f" manifest has {expected.caption!r}; get the bundle again, or report this machine"
         )
     return found

@@ -416,7 +416,7 @@ def test_verify_names_what_is_wrong(tiny_bundle: Path, tmp_path: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["golden"]["caption"] = "Something else."
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    assert "the manifest says 'Something else.'" in verify(bundle, 1)
+    assert "the manifest has 'Something else.'" in verify(bundle, 1)
     data = bytearray((bundle / "README.md").read_bytes())
     data[0] ^= 1
     (bundle / "README.md").write_bytes(data)
