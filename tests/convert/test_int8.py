@@ -16,7 +16,7 @@ from nanocap.convert.exporters import Job, load_exporter
 from nanocap.convert.neighbours import weight_steps
 from nanocap.convert.quantize import Choice, Int8Options, linear_nodes
 from nanocap.convert.ranges import METHODS
-from nanocap.convert.sessions import running_operators
+from nanocap.convert.sessions import fused, running_operators
 from nanocap.student.reducers import REDUCERS
 
 
@@ -36,6 +36,16 @@ def test_the_quantized_operators_really_run(tiny: Any) -> None:
     assert decoder["Gemm"] == 0
     # bytes from the photo to the last map: only what leaves the trunk becomes float
     assert encoder["DequantizeLinear"] <= 2
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_no_start_has_to_rewrite_the_graph(role: str, tiny: Any) -> None:
+    """What every session would do first is done: no pair is left around an integer operator."""
+    model = onnx.load_from_string(file_of(tiny.exported("int8"), role))
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert kinds == Counter(node.op_type for node in fused(model).graph.node)
+    assert not kinds["Conv"] + kinds["Gemm"]
+    assert {entry.domain for entry in model.opset_import} == {"", "com.microsoft"}
 
 
 @pytest.mark.parametrize("reducer", ["merge", "prune-row"])

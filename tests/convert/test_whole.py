@@ -65,6 +65,26 @@ def test_the_shipped_model_captions_in_one_call(tmp_path: Path) -> None:
         assert len(text(session, np.asarray(Image.open(path).convert("RGB"))).split()) > 3
 
 
+def test_it_repeats_no_word_where_the_model_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On stripes, which the model knows nothing of, as the runtime does."""
+    session = fuse(default_bundle(), tmp_path / "caption.onnx")
+    captioner = Captioner()
+    size = captioner.manifest.image.size
+    stripes = [
+        np.broadcast_to(
+            np.where((np.arange(size) // width % 2)[:, None, None], low, high), (size, size, 3)
+        ).astype(np.uint8)
+        for width in (3, 20, 60)
+        for low, high in np.random.default_rng(5).integers(0, 256, (3, 2, 3))
+    ]
+    ours = [plain(captioner(pixels, beams=1).text) for pixels in stripes]
+    assert [text(session, pixels) for pixels in stripes] == ours
+    monkeypatch.setattr(captioner._model, "repeats", None)
+    assert [plain(captioner(pixels, beams=1).text) for pixels in stripes] != ours
+
+
 @pytest.mark.parametrize("shape", [(300, 200), (64, 64), (50, 401), (17, 9)])
 def test_photos_of_any_size_are_resized_as_by_pillow(
     bundle: Path, tiny: Any, shape: tuple[int, int]
