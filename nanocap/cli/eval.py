@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nanocap import quality
 from nanocap.bundle import Bundle
 from nanocap.cli.speakers import Question, is_bundle, listen
+from nanocap.cli.threads import threads_option
 from nanocap.distill.recipe import load_recipe
 from nanocap.distill.sources import Example, read_source, set_aside, source_of
 from nanocap.errors import DataError
@@ -53,7 +54,7 @@ from nanocap.report.eval_page import write_eval_page
     help="Find so many captions a photo, and score the best of them too (the oracle).",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="[default: cores]")
+@threads_option
 @click.option(
     "--seen",
     multiple=True,

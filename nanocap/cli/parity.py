@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nanocap.cli.progress import timed_lines
+from nanocap.cli.threads import Threads
 from nanocap.convert.report import PROBES, Report, Row, report
 from nanocap.distill.sources import read_source, source_of
 from nanocap.quality import record_comparison
@@ -47,7 +48,7 @@ Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 w
     show_default=True,
     help="So many of them, spread evenly, are compared piece by piece.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=Threads(), default=1, show_default=True)
 @click.option("--record", is_flag=True, help="Write the report into BUNDLE's manifest and card.")
 @click.option(
     "--report",

@@ -5,6 +5,7 @@ Reading order: `dimensions`, `pooling`, `image`, `text`, `scorer`.
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:

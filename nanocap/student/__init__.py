@@ -6,6 +6,7 @@ The only part of `nanocap` that imports torch. Reading order: `dimensions`, `tru
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:
