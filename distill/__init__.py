@@ -14,4 +14,4 @@ try:
     import tokenizers  # noqa: F401
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap distill", extra="distill") from error
+    raise MissingExtraError("nanocap distill", "distill", error.name) from error

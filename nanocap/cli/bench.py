@@ -15,7 +15,6 @@ from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli.progress import timed_lines
 from nanocap.cli.threads import Threads
-from nanocap.report.bench_page import write_bench_page
 
 EXAMPLES = """\
 \b
@@ -81,6 +80,8 @@ def command(
     json_line: bool,
 ) -> None:
     """Measure BUNDLE (default: the model inside the package) on this machine."""
+    if page is not None:
+        from nanocap.report.bench_page import write_bench_page
     scale = QUICK if quick else FULL
     options = Options(
         bundle=bundle or default_bundle(),

@@ -5,30 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
-from nanocap import quality
-from nanocap.bundle import Bundle
 from nanocap.cli.speakers import Question, is_bundle, listen
 from nanocap.cli.threads import threads_option
-from nanocap.distill.recipe import load_recipe
-from nanocap.distill.sources import Example, read_source, set_aside, source_of
 from nanocap.errors import DataError
-from nanocap.metrics.evaluation import (
-    Difference,
-    Evaluation,
-    Matcher,
-    compare,
-    differences_to_dict,
-    evaluate,
-    oddities,
-)
 from nanocap.metrics.reference import SCORERS
-from nanocap.report.cards import Photo
-from nanocap.report.eval_page import write_eval_page
+
+if TYPE_CHECKING:
+    from nanocap.distill.sources import Example
+    from nanocap.metrics.evaluation import Difference, Evaluation, Matcher
 
 
 @click.command()
@@ -135,6 +123,14 @@ def command(
         raise click.UsageError("one is scored, or two are compared; not more")
     if record is not None and (len(targets) != 1 or not is_bundle(targets[0])):
         raise click.UsageError("--record writes into one bundle: name it")
+    import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
+    import simplemma  # noqa: F401
+
+    from nanocap.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
+
+    if report is not None:
+        from nanocap.report.cards import Photo
+        from nanocap.report.eval_page import write_eval_page
     troubles = _Troubles()
     examples = list(_examples(data, recipe, name, data_root, troubles))
     keys = [example.key for example in examples]
@@ -198,18 +194,23 @@ def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
     """Each photo is looked at once, however many sets of captions are scored."""
     if path is None:
         return None
+    import numpy as np
+
     from nanocap.distill.scorer.similarity import ImageTextScorer
 
     scorer = ImageTextScorer.load(path)
     seen = dict(zip(photos, scorer.embed_images(list(photos.values())), strict=True))
 
-    def match(texts: Sequence[str], keys: Sequence[str]) -> npt.NDArray[np.floating]:
+    def match(texts: Sequence[str], keys: Sequence[str]) -> Any:
         return scorer.embed_texts(texts) @ np.stack([seen[key] for key in keys]).T
 
     return match
 
 
 def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluation) -> None:
+    from nanocap import quality
+    from nanocap.bundle import Bundle
+
     chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
     quality.record(bundle, chosen, name, evaluation.to_dict())
 
@@ -247,6 +248,8 @@ def _comparison(rows: Sequence[Difference], targets: Sequence[str]) -> str:
 
 
 def _seen(patterns: Sequence[str]) -> set[str]:
+    from nanocap.distill.sources import read_source, source_of
+
     return {
         text
         for pattern in patterns
@@ -262,6 +265,9 @@ def _examples(
     data_root: Path | None,
     troubles: _Troubles,
 ) -> Iterator[Example]:
+    from nanocap.distill.recipe import load_recipe
+    from nanocap.distill.sources import read_source, set_aside, source_of
+
     if data is not None and recipe is None and name is None:
         yield from read_source(source_of(data), Path(), troubles.add)
     elif recipe is not None and name is not None and data is None:

@@ -7,15 +7,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nanocap.bundle import default_bundle
 from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
-from nanocap.distill.sources import Example
-from nanocap.errors import DataError, ImageError, MissingExtraError
+from nanocap.errors import DataError, ImageError
 from nanocap.image import load_rgb
 from nanocap.report.cards import Side
 from nanocap.runtime.captioner import Captioner
+
+if TYPE_CHECKING:
+    from nanocap.distill.sources import Example
 
 CAPTION_FILES = (".jsonl",)
 TEACHER = re.compile(r"[a-z]{2,}:")  # two letters at least: C:\captions.jsonl is a file
@@ -97,10 +100,8 @@ def _bundle(path: Path | None, question: Question) -> Answer:
 
 def _teacher(spec: str, question: Question) -> Answer:
     """A teacher sees photos as the labelling engine shows them to it."""
-    try:
-        from nanocap.distill.teachers import ask, load_teacher
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"nanocap eval {spec}", "distill", error.name or "torch") from error
+    from nanocap.distill.teachers import ask, load_teacher
+
     teacher = load_teacher(spec)
     progress, found = Progress(len(question.photos)), {}
     wanted = max(question.beams or TEACHER_BEAMS, question.n_best)

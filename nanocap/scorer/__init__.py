@@ -11,7 +11,7 @@ from nanocap.errors import MissingExtraError
 try:
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap.scorer", extra="distill") from error
+    raise MissingExtraError("nanocap.scorer", "distill", error.name) from error
 
 from nanocap.scorer.dimensions import ScorerDimensions
 from nanocap.scorer.scorer import Scorer

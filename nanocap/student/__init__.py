@@ -12,7 +12,7 @@ from nanocap.errors import MissingExtraError
 try:
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap.student", extra="distill") from error
+    raise MissingExtraError("nanocap.student", "distill", error.name) from error
 
 from nanocap.student.dimensions import PRESETS, Dimensions
 from nanocap.student.student import Student
