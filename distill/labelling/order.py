@@ -13,7 +13,7 @@ from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.panel import Panel
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.task import Task
-from nanocap.distill.teachers import load_teacher
+from nanocap.distill.teachers import KeyedTeacher, load_teacher
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import OptionError
 
@@ -58,8 +58,12 @@ class Order:
         detector = None
         if self.detector is not None and self.detector_labels is not None:
             detector = Detector(self.detector, self.detector_labels, self.threads)
+        teachers = [load_teacher(teacher, self.settings) for teacher in self.teachers]
+        for teacher in teachers:
+            if isinstance(teacher, KeyedTeacher):
+                teacher.expect(photos.paths, photos.folders)
         return Panel(
-            [load_teacher(teacher, self.settings) for teacher in self.teachers],
+            teachers,
             LineUp.load(self.scorer) if self.scorer is not None else None,
             detector,
             Eyes.load(self.adapt, photos) if self.adapt is not None else None,

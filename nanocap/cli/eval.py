@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,18 @@ from nanocap.errors import DataError
 from nanocap.metrics.reference import SCORERS
 
 if TYPE_CHECKING:
+    from nanocap.distill.recipe import Source
     from nanocap.distill.sources import Example
     from nanocap.metrics.evaluation import Difference, Evaluation, Matcher
 
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[BUNDLE|CAPTIONS|TEACHER]...")
-@click.option("--data", help="WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.")
+@click.option(
+    "--data",
+    help="WebDataset shards (a glob, quoted), a .jsonl or .parquet table, or a folder: of labels, "
+    "with such a table in it, or with a .txt or .json beside each photo.",
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
 @click.option("--source", "name", help="Score the photos that the recipe set aside of this source.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Instead of the recipe's root.")
@@ -126,13 +131,15 @@ def command(
     import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
     import simplemma  # noqa: F401
 
+    from nanocap.distill.sources import folder_of
     from nanocap.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
 
     if report is not None:
         from nanocap.report.cards import Photo
         from nanocap.report.eval_page import write_eval_page
     troubles = _Troubles()
-    examples = list(_examples(data, recipe, name, data_root, troubles))
+    source, root = _source(data, recipe, name, data_root)
+    examples = _examples(source, root, recipe is not None, troubles)
     keys = [example.key for example in examples]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -140,8 +147,10 @@ def command(
     known = _seen(seen) if seen else None
     if judge is not None and not judge.is_file():
         raise DataError(f"{judge}: there is no such scorer; `nanocap scorer` trains one")
+    folder = folder_of(source, root)
+    folders = [folder] if folder is not None else []
     question = Question(
-        examples, troubles.add, artifact, threads, beams, length, n_best, batch_size
+        examples, troubles.add, artifact, threads, beams, length, n_best, batch_size, folders
     )
     answers = [listen(target, question) for target in targets or (None,)]
     candidates = [answer.candidates for answer in answers]
@@ -258,27 +267,31 @@ def _seen(patterns: Sequence[str]) -> set[str]:
     }
 
 
-def _examples(
-    data: str | None,
-    recipe: Path | None,
-    name: str | None,
-    data_root: Path | None,
-    troubles: _Troubles,
-) -> Iterator[Example]:
+def _source(
+    data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
+) -> tuple[Source, Path]:
+    """The source that is asked for, and the folder that it is relative to."""
     from nanocap.distill.recipe import load_recipe
-    from nanocap.distill.sources import read_source, set_aside, source_of
+    from nanocap.distill.sources import source_of
 
     if data is not None and recipe is None and name is None:
-        yield from read_source(source_of(data), Path(), troubles.add)
-    elif recipe is not None and name is not None and data is None:
-        loaded = load_recipe(recipe)
-        root = data_root if data_root is not None else recipe.parent / loaded.data.root
-        for source in loaded.data.sources:
-            if source.name == name:
-                found = list(read_source(source, root))
-                aside = set_aside([example.key for example in found], source.aside)
-                yield from (example for example in found if example.key in aside)
-                return
-        raise click.UsageError(f"the recipe has no source {name!r}")
-    else:
+        return source_of(data), Path()
+    if recipe is None or name is None or data is not None:
         raise click.UsageError("give --data, or --recipe together with --source")
+    loaded = load_recipe(recipe)
+    root = data_root if data_root is not None else recipe.parent / loaded.data.root
+    for source in loaded.data.sources:
+        if source.name == name:
+            return source, root
+    raise click.UsageError(f"the recipe has no source {name!r}")
+
+
+def _examples(source: Source, root: Path, aside: bool, troubles: _Troubles) -> list[Example]:
+    """All photos of a source, or those that a recipe sets aside of it."""
+    from nanocap.distill.sources import read_source, set_aside
+
+    if not aside:
+        return list(read_source(source, root, troubles.add))
+    found = list(read_source(source, root))
+    kept = set_aside([example.key for example in found], source.aside)
+    return [example for example in found if example.key in kept]

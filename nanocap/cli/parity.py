@@ -37,7 +37,7 @@ Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 w
 @click.option(
     "--data",
     required=True,
-    help="Photos with captions: WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.",
+    help="Photos with captions, as eval takes them: shards (a glob, quoted), a table or a folder.",
 )
 @click.option(
     "--photos",
