@@ -10,6 +10,7 @@ them, `interop`: a folder for Hugging Face's libraries.
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:

@@ -9,14 +9,31 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import torch
 
 ERROR = 3  # severity: warnings about a graph under work are no news
+
+_threads = 0  # of a session; 0 is one a core
+
+
+def use_threads(count: int | None) -> None:
+    """Have torch, and every session opened from now on, compute with so many threads.
+
+    None leaves them their own choice, mostly one a core.
+    """
+    global _threads
+    _threads = count or 0
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def open_session(graph: bytes, options: onnxruntime.SessionOptions | None = None) -> Any:
     """A session on the CPU of a file's bytes."""
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level = ERROR
+    options.intra_op_num_threads = _threads
+    # as nanocap/threads.py has it for torch: spinning takes the core that a late thread needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

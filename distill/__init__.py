@@ -5,6 +5,7 @@ Reading order: `recipe`, `sources`, `corpus`, `batches`, `losses`, `trainer`.
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:
@@ -13,4 +14,4 @@ try:
     import tokenizers  # noqa: F401
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap distill", extra="distill") from error
+    raise MissingExtraError("nanocap distill", "distill", error.name) from error

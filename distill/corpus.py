@@ -28,6 +28,7 @@ from nanocap.distill import tokenizer as pieces
 from nanocap.distill.augment import decode
 from nanocap.distill.earlier import NOTHING, Earlier
 from nanocap.distill.recipe import OF_ROW, Data, Recipe
+from nanocap.distill.rows import CAPTIONS, cell, has, texts
 from nanocap.distill.sources import Example, read_source, set_aside
 from nanocap.distill.tables import chosen
 from nanocap.errors import DataError, ImageError
@@ -205,7 +206,10 @@ def _extra_text(data: Data, root: Path) -> Iterator[str]:
                 path, "rt", encoding="utf-8"
             ) as lines:
                 for line in lines:
-                    yield from filter(None, map(pieces.normalize, json.loads(line)["captions"]))
+                    row = json.loads(line)
+                    if not has(row, CAPTIONS):
+                        raise LookupError(CAPTIONS)
+                    yield from filter(None, map(pieces.normalize, texts(cell(row, CAPTIONS))))
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path}: not JSON lines with captions ({error})") from error
 

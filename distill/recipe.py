@@ -25,20 +25,22 @@ AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 @dataclass(frozen=True)
 class Source:
-    """Photos with captions from one place: exactly one of `shards`, `table`, `hub`.
+    """Photos with captions from one place: exactly one of `shards`, `table`, `folder`, `hub`.
 
     `shards`: a glob of WebDataset tars. `table`: JSON lines or Parquet beside an image folder, with
-    a column of paths. `hub`: a public Hugging Face data set by its name.
+    a column of paths. `folder`: photos with a `.txt` or `.json` of the same name beside each.
+    `hub`: a public Hugging Face data set by its name.
     """
 
     name: str
     shards: str = ""
     table: str = ""
+    folder: str = ""
     hub: str = ""
     hub_config: str = ""
     split: str = "train"  # of a hub data set
-    image: str = "image"  # column of a table or a hub data set
-    captions: str = "captions"  # column, or several with commas: a text or a list of texts each
+    image: str = "image"  # column of a table or a hub data set; or `file_name`, or `path`
+    captions: str = "captions"  # column (or `caption`, `text`), or several with commas
     quality: str = "high"  # the control token of its captions; `row`: what each row itself says
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
@@ -52,7 +54,7 @@ class Data:
     """Where the photos come from and how their captions become tokens."""
 
     sources: tuple[Source, ...]
-    root: str = "."  # folder that `shards`, `table` and `text` are relative to
+    root: str = "."  # folder that `shards`, `table`, `folder` and `text` are relative to
     text: tuple[str, ...] = ()  # more caption text for the tokenizer: .jsonl or .jsonl.gz
     vocabulary: int = 4096
     tokenizer: str = ""  # a finished student whose tokenizer is shared, beside the recipe
@@ -186,8 +188,10 @@ def check(recipe: Recipe) -> None:
             )
     names = [source.name for source in recipe.data.sources]
     for source in recipe.data.sources:
-        if sum(map(bool, (source.shards, source.table, source.hub))) != 1:
-            raise RecipeError(f"source {source.name!r} needs exactly one of shards, table, hub")
+        if sum(map(bool, (source.shards, source.table, source.folder, source.hub))) != 1:
+            raise RecipeError(
+                f"source {source.name!r} needs exactly one of shards, table, folder, hub"
+            )
         if names.count(source.name) > 1:
             raise RecipeError(f"two sources are named {source.name!r}")
         if source.quality not in (*QUALITIES, OF_ROW):

@@ -8,15 +8,18 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from nanocap.distill.keys import distinct
 from nanocap.distill.recipe import OF_ROW, Source
+from nanocap.distill.rows import cell, has, texts
+from nanocap.distill.stores import FolderStore, Sample, Store, TarStore
 from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import DataError, MissingExtraError, NanocapError
-from nanocap.formats import SUFFIXES
 
-IMAGE_SUFFIXES = ("webp", "jpg", "jpeg", "png")
+TABLES = ("captions.jsonl", "metadata.jsonl", "captions.parquet", "metadata.parquet")  # of a folder
+LABELS = "labels-*.tar"  # as `nanocap label` names them
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
@@ -26,21 +29,42 @@ class Example:
 
     Attributes:
         quality: that the row itself names; empty unless the source asks for it.
+        path: of the photo in its source, as others may call it; empty where that is its key.
     """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     quality: str = ""
+    path: str = ""
 
 
 Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why
 
 
 def source_of(pattern: str) -> Source:
-    """Shards by a glob, or a table by its path, as a source of its own."""
+    """Shards by a glob, or a table or a folder of photos by its path, as a source of its own."""
+    if Path(pattern).is_dir():
+        return source_in(pattern)
     is_table = Path(pattern).suffix.lower() in TABLE_FORMATS
     return Source(pattern, table=pattern) if is_table else Source(pattern, shards=pattern)
+
+
+def source_in(folder: str) -> Source:
+    """What a folder has: a table, labels of `nanocap label`, or texts beside its photos."""
+    for name in TABLES:
+        if (Path(folder) / name).is_file():
+            return Source(folder, table=str(Path(folder) / name))
+    if next(Path(folder).glob(LABELS), None) is not None:
+        return Source(folder, shards=str(Path(glob.escape(folder)) / LABELS))
+    return Source(folder, folder=folder)
+
+
+def folder_of(source: Source, root: Path) -> Path | None:
+    """The folder that a source's photos lie in as files; None where they do not."""
+    if source.table:
+        return (root / source.table).parent
+    return root / source.folder if source.folder else None
 
 
 def read_source(source: Source, root: Path, rejected: Rejected | None = None) -> Iterator[Example]:
@@ -81,17 +105,6 @@ def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Exa
         raise DataError(f"source {source.name!r}: cannot be read ({_first_line(error)})") from error
 
 
-def photo_key(path: str) -> str:
-    """The key of a photo that is a file: its path in its folder, without the suffix.
-
-    Dots in its name become `_`, since a key ends at the first dot once it is in a shard. A key
-    stays as it is.
-    """
-    file = PurePosixPath(path)
-    stem = file.stem if file.suffix.lower() in SUFFIXES else file.name
-    return file.with_name(stem.replace(".", "_")).as_posix() if stem else path
-
-
 def set_aside(keys: list[str], count: int) -> set[str]:
     """The `count` keys that are kept out of training: chosen by hash, so by nothing else."""
     return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
@@ -112,21 +125,15 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """The texts of a cell, which is a text, a list of them, or nothing; empty ones passed over."""
-    several = [value] if isinstance(value, str) else list(value or ())
-    return tuple(text.strip() for text in several if isinstance(text, str) and text.strip())
-
-
 def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[str, ...]:
     """The texts of the columns that the recipe names, such as `caption_0,caption_1`."""
     columns = [name.strip() for name in source.captions.split(",")]
-    missing = [name for name in columns if name not in row]
+    missing = [name for name in columns if not has(row, name)]
     if missing:
         raise DataError(
             f"source {source.name!r}: {where} has no {missing[0]!r}; it has {', '.join(row)}"
         )
-    return tuple(text for name in columns for text in texts(row[name]))
+    return tuple(text for name in columns for text in texts(cell(row, name)))
 
 
 def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
@@ -142,27 +149,58 @@ def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
     return str(found)
 
 
-def _samples(source: Source, root: Path) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
-    """Key, encoded photo and `.json` of each sample of WebDataset shards."""
-    import datasets
-
+def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     files = sorted(glob.glob(str(root / source.shards)))
     if not files:
         raise DataError(f"source {source.name!r}: no file matches {root / source.shards}")
-    rows = _load("webdataset", data_files=files, split="train")
-    columns = [column for column in IMAGE_SUFFIXES if column in rows.features]
-    if not columns or "json" not in rows.features:
+    found = 0
+    for file in files:
+        store = TarStore(Path(file))
+        for example in _of_store(source, store, store.keys, rejected):
+            found += 1
+            yield example
+    if not found:
         raise DataError(f"source {source.name!r}: its shards need an image and a .json a sample")
-    for column in columns:
-        rows = rows.cast_column(column, datasets.Image(decode=False))
-    for row in rows:
-        image = next(row[column] for column in columns if row[column] is not None)
-        yield row["__key__"], image["bytes"], row["json"]
 
 
-def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
-    for key, image, row in _samples(source, root):
-        yield Example(key, image, _captions(source, row, "a .json"), _quality(source, row, key))
+def _read_folder(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
+    if not (root / source.folder).is_dir():
+        raise DataError(f"source {source.name!r}: {root / source.folder} is no folder")
+    store = FolderStore(root / source.folder)
+    yield from _of_store(source, store, distinct(store.keys, store.suffixes), rejected)
+
+
+def _of_store(
+    source: Source, store: Store, keys: list[str], rejected: Rejected | None
+) -> Iterator[Example]:
+    """The samples that have a photo, with what stands beside it."""
+    for key, sample in zip(keys, store.samples(0), strict=True):
+        if not sample.field:
+            continue
+        row = _beside(source, sample)
+        captions = _captions(source, row, f"a {_kind(sample)}") if row is not None else ()
+        quality = _quality(source, row or {}, key) if captions else ""
+        try:
+            image = sample.files[sample.field]()
+        except OSError as error:
+            if rejected is None:
+                raise DataError(f"source {source.name!r}: {sample.path} cannot be read") from error
+            rejected(key, "its photo cannot be read")
+            continue
+        yield Example(key, image, captions, quality, sample.path)
+
+
+def _beside(source: Source, sample: Sample) -> Mapping[str, Any] | None:
+    try:
+        return sample.texts()
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"source {source.name!r}: {sample.key}{_kind(sample)} cannot be read ({error})"
+        ) from error
+
+
+def _kind(sample: Sample) -> str:
+    return ".json" if "json" in sample.files else ".txt"
 
 
 def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
@@ -171,23 +209,24 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
     if kind is None or not path.is_file():
         raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
     for row in _load(kind, data_files=str(path), split="train"):
-        if source.image not in row:
+        if not has(row, source.image):
             raise DataError(
                 f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"
             )
         captions, quality = _captions(source, row, path), _quality(source, row, path)
-        cell = row[source.image]
-        if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):
+        photo = cell(row, source.image)
+        if isinstance(photo, Mapping) and isinstance(photo.get("bytes"), bytes):
             # Parquet with the photos inside, such as `nanocap label --format parquet` writes
-            yield Example(str(row.get("key", cell.get("path"))), cell["bytes"], captions, quality)
+            key, name = str(row.get("key", photo.get("path"))), str(photo.get("path") or "")
+            yield Example(key, photo["bytes"], captions, quality, name)
             continue
-        photo = path.parent / str(cell)
+        file = path.parent / str(photo)
         try:
-            yield Example(str(cell), photo.read_bytes(), captions, quality)
+            yield Example(str(photo), file.read_bytes(), captions, quality)
         except OSError as error:
             if rejected is None:
-                raise DataError(f"source {source.name!r}: {photo} cannot be read") from error
-            rejected(str(cell), "its photo cannot be read")
+                raise DataError(f"source {source.name!r}: {file} cannot be read") from error
+            rejected(str(photo), "its photo cannot be read")
 
 
 def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
@@ -203,4 +242,9 @@ def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator
         yield Example(key, data, captions, _quality(source, row, key))
 
 
-READERS = {"shards": _read_shards, "table": _read_table, "hub": _read_hub}
+READERS = {
+    "shards": _read_shards,
+    "table": _read_table,
+    "folder": _read_folder,
+    "hub": _read_hub,
+}

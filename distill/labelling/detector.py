@@ -32,22 +32,26 @@ class Detector:
     Args:
         path: of the `.onnx` file.
         labels: a text file, one label a line, in the order of the output.
+        threads: that it computes with; None: one a core.
     Raises:
         DataError: a file cannot be read, or is something else.
         OptionError: the labels are not as many as the detector's.
     """
 
-    def __init__(self, path: Path, labels: Path):
+    def __init__(self, path: Path, labels: Path, threads: int | None = None):
         self.path, self.labels = path, labels
         try:
             names = labels.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{labels}: labels cannot be read ({error})") from error
         names = [name.strip() for name in names if name.strip()]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see threads.py
         try:
             # the file is read here: the library's own message about a missing one has no reason
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), providers=["CPUExecutionProvider"]
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises many kinds
             reason = error.strerror if isinstance(error, OSError) else "no ONNX file"

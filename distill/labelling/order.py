@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nanocap.distill.devices import use_threads
 from nanocap.distill.labelling.adapt import Eyes
 from nanocap.distill.labelling.detector import Detector
 from nanocap.distill.labelling.match import LineUp
@@ -12,7 +13,7 @@ from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.panel import Panel
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.task import Task
-from nanocap.distill.teachers import load_teacher
+from nanocap.distill.teachers import KeyedTeacher, load_teacher
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import OptionError
 
@@ -25,6 +26,7 @@ class Order:
         teachers: `KIND:REST` each.
         images: globs of shards.
         scorer, adapt: checkpoints. detector: an ONNX file, which has its labels beside it.
+        threads: that a process computes with; None: one a core.
     Raises:
         OptionError: a detector comes without its labels, or they without it.
     """
@@ -38,6 +40,7 @@ class Order:
     detector: Path | None = None
     detector_labels: Path | None = None
     adapt: Path | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if (self.detector is None) != (self.detector_labels is None):
@@ -51,11 +54,16 @@ class Order:
 
     def panel(self, photos: PhotoShards) -> Panel:
         """Who speaks about the photos, loaded: NanocapError for what is not there or not that."""
+        use_threads(self.threads)
         detector = None
         if self.detector is not None and self.detector_labels is not None:
-            detector = Detector(self.detector, self.detector_labels)
+            detector = Detector(self.detector, self.detector_labels, self.threads)
+        teachers = [load_teacher(teacher, self.settings) for teacher in self.teachers]
+        for teacher in teachers:
+            if isinstance(teacher, KeyedTeacher):
+                teacher.expect(photos.paths, photos.folders)
         return Panel(
-            [load_teacher(teacher, self.settings) for teacher in self.teachers],
+            teachers,
             LineUp.load(self.scorer) if self.scorer is not None else None,
             detector,
             Eyes.load(self.adapt, photos) if self.adapt is not None else None,

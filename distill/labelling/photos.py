@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import glob
 import io
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from nanocap.distill.augment import decode
-from nanocap.distill.labelling.stores import Sample, Store, open_store
-from nanocap.distill.sources import IMAGE_SUFFIXES, texts
+from nanocap.distill.keys import distinct
+from nanocap.distill.rows import cell, texts
+from nanocap.distill.stores import Sample, Store, open_store
 from nanocap.errors import DataError, ImageError
-from nanocap.formats import SUFFIXES, open_image
+from nanocap.formats import open_image
 
 STORED = {"JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "PNG": "png"}  # suffix by format
-FIELDS = (*IMAGE_SUFFIXES, *sorted(suffix[1:] for suffix in SUFFIXES))  # most wanted first
+LOSSY = ("HEIF", "AVIF", "JPEG2000")  # formats of photos that a JPEG does justice
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ class Opened:
 
 
 class PhotoShards:
-    """All photos of some shards and folders in one fixed order.
+    """All photos of some shards and folders in one fixed order, each with a key of its own.
+
+    A key that another photo has as well is changed, see `nanocap.distill.keys.distinct`.
 
     Args:
         patterns: globs of plain `.tar` files or of folders; those of each in the order of their
             names.
         original: keys of a `.json` that hold the texts a photo came with; a photo may lack them.
     Raises:
-        DataError: nothing matches, a file is no tar or is cut off, or a key is not its own.
+        DataError: nothing matches, a file is no tar or is cut off, or a key stands twice in it.
     """
 
     def __init__(self, patterns: Sequence[str], original: Sequence[str] = ()):
@@ -71,6 +73,10 @@ class PhotoShards:
             self.stores += [open_store(Path(path)) for path in paths]
         if not len(self):
             raise DataError(f"{', '.join(patterns)}: no photos in it")
+        self.keys = distinct(
+            [key for store in self.stores for key in store.keys],
+            [suffix for store in self.stores for suffix in store.suffixes],
+        )
 
     def __len__(self) -> int:
         return sum(store.count for store in self.stores)
@@ -89,35 +95,61 @@ class PhotoShards:
             if count > 0 and first < end:
                 skip = first - (end - store.count)
                 taken = min(count, end - first)
-                yield from map(self._photo, islice(store.samples(skip), taken))
+                keys = self.keys[first : first + taken]
+                for key, sample in zip(keys, islice(store.samples(skip), taken), strict=True):
+                    yield self._photo(replace(sample, key=key))
                 first, count = first + taken, count - taken
 
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """By key, the path of each photo in its store; the key again where it has none."""
+        samples = (sample for store in self.stores for sample in store.samples(0))
+        return {key: one.path or key for key, one in zip(self.keys, samples, strict=True)}
+
+    @property
+    def folders(self) -> list[Path]:
+        """Those among the stores."""
+        return [store.path for store in self.stores if store.path.is_dir()]
+
     def _photo(self, sample: Sample) -> Photo:
-        image = next((sample.files[name] for name in FIELDS if name in sample.files), None)
         try:
-            data = image() if image else b""
+            data = sample.files[sample.field]() if sample.field else b""
         except OSError as error:
             return Photo(sample.key, b"", broken=f"cannot be read ({error.strerror or error})")
-        if not self.original or "json" not in sample.files:
-            return Photo(sample.key, data)
         try:
-            row: Any = json.loads(sample.files["json"]())
-            originals = tuple(text for name in self.original for text in texts(row.get(name)))
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-            return Photo(sample.key, data, broken="its .json cannot be read")
+            row = (sample.texts() if self.original else None) or {}
+            originals = tuple(text for name in self.original for text in texts(cell(row, name)))
+        except (OSError, ValueError, TypeError, RecursionError):
+            field = "json" if "json" in sample.files else "txt"
+            return Photo(sample.key, data, broken=f"its .{field} cannot be read")
         return Photo(sample.key, data, originals)
 
 
 def open_photo(photo: Photo) -> Opened:
-    """The photo decoded, RGB."""
+    """The photo decoded, RGB, and its data in a format that shards hold.
+
+    What is neither JPEG, PNG nor WebP is encoded anew, upright and in RGB: HEIC, AVIF and JPEG 2000
+    as JPEG of quality 95 without subsampled colours, all others as PNG, which loses nothing.
+    """
     if photo.broken or not photo.data:
         return Opened(photo, reason=photo.broken or "has no image")
     try:
         image = decode(photo.data)
         with open_image(io.BytesIO(photo.data), photo.key) as stored:
-            suffix = STORED[stored.format or ""]
-        return Opened(photo, suffix, image)
-    except KeyError:
-        return Opened(photo, reason="is neither JPEG, PNG nor WebP")
-    except ImageError:
-        return Opened(photo, reason="is no photo that can be read")
+            format = stored.format or ""
+    except ImageError as error:
+        detail = str(error).partition(": ")[2]
+        return Opened(photo, reason=f"is no photo that can be read ({detail})")
+    if format in STORED:
+        return Opened(photo, STORED[format], image)
+    suffix, data = _encoded(image, format in LOSSY)
+    return Opened(replace(photo, data=data), suffix, image)
+
+
+def _encoded(image: Image.Image, lossy: bool) -> tuple[str, bytes]:
+    buffer = io.BytesIO()
+    if lossy:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return "jpg", buffer.getvalue()
+    image.save(buffer, "PNG")
+    return "png", buffer.getvalue()

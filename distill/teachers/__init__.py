@@ -6,9 +6,10 @@ the colon of `KIND:REST`, and a line in `KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from PIL import Image
@@ -52,6 +53,17 @@ class KeyedTeacher(Protocol):
     """A teacher that must know which photos it is asked about, not only what they look like."""
 
     name: str
+
+    def expect(self, photos: Mapping[str, str], folders: Sequence[Path]) -> None:
+        """Hear, before the first question, which photos there will be.
+
+        Args:
+            photos: their paths by key; the key again where a photo has no path.
+            folders: where they lie.
+        Raises:
+            DataError: it knows none of them.
+        """
+        ...
 
     def caption_keyed(
         self, keys: Sequence[str], images: Sequence[Image.Image], n: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from PIL import Image
 
@@ -36,6 +37,12 @@ class Pool:
     def __init__(self, members: Sequence[Teacher | KeyedTeacher]):
         self.members = tuple(members)
         self.name = ",".join(member.name for member in self.members)
+
+    def expect(self, photos: Mapping[str, str], folders: Sequence[Path]) -> None:
+        """Tell those members that want to hear it."""
+        for member in self.members:
+            if isinstance(member, KeyedTeacher):
+                member.expect(photos, folders)
 
     def caption_keyed(
         self, keys: Sequence[str], images: Sequence[Image.Image], n: int

@@ -24,25 +24,25 @@ INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
 
 @dataclass(frozen=True)
 class Verb:
-    """One line of help, and the extra that brings what the verb imports."""
+    """One line of help, and the extras that together bring all that the verb imports."""
 
     help: str
-    extra: str | None = None
+    extras: tuple[str, ...] = ()
 
 
 VERBS = {
     "caption": Verb("Say in a sentence what is in each photo."),
     "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
-    "eval": Verb("Score a bundle on photos with reference captions.", extra="eval"),
-    "bench": Verb("Measure a bundle's speed, memory and limits.", extra="eval"),
-    "label": Verb("Let a teacher caption photos for a student.", extra="distill"),
-    "distill": Verb("Train a student from a recipe.", extra="distill"),
-    "average": Verb("Average the weights of several students.", extra="distill"),
-    "prune": Verb("Take the smallest channels out of a student.", extra="distill"),
-    "scorer": Verb("Train a scorer of texts about photos.", extra="distill"),
-    "convert": Verb("Turn a checkpoint into a bundle.", extra="convert"),
-    "parity": Verb("Compare a bundle's artifacts with its fp32.", extra="convert"),
-    "fuse": Verb("Write a bundle as one graph, pixels to ids.", extra="convert"),
+    "eval": Verb("Score a bundle on photos with reference captions.", ("distill", "eval")),
+    "bench": Verb("Measure a bundle's speed, memory and limits.", ("eval",)),
+    "label": Verb("Let a teacher caption photos for a student.", ("distill",)),
+    "distill": Verb("Train a student from a recipe.", ("distill",)),
+    "average": Verb("Average the weights of several students.", ("distill",)),
+    "prune": Verb("Take the smallest channels out of a student.", ("distill",)),
+    "scorer": Verb("Train a scorer of texts about photos.", ("distill",)),
+    "convert": Verb("Turn a checkpoint into a bundle.", ("convert",)),
+    "parity": Verb("Compare a bundle's artifacts with its fp32.", ("convert", "distill", "eval")),
+    "fuse": Verb("Write a bundle as one graph, pixels to ids.", ("convert",)),
 }
 
 
@@ -70,19 +70,32 @@ class Verbs(click.Group):
         try:
             try:
                 return super().invoke(ctx)
-            except ModuleNotFoundError as error:  # verbs import what they start when they start it
+            except ImportError as error:  # verbs import what they start when they start it
                 raise _missing(ctx.invoked_subcommand or "", error) from error
         except NanocapError as error:
             click.echo(f"nanocap: {error}", err=True)
             ctx.exit(error.exit_code)
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> Exception:
-    """What to raise for a module that the verb `name` did not find: the extra, if it has one."""
-    verb, package = VERBS.get(name), (error.name or "").partition(".")[0]
-    if verb is None or verb.extra is None or package == "nanocap":
+def _missing(name: str, error: ImportError) -> Exception:
+    """What to raise for what the verb `name` did not find: all of its extras, if it has any.
+
+    A part of the package that misses something names the extra that it knows; a verb of several
+    parts would send its user to pip once for each.
+    """
+    verb = VERBS.get(name)
+    if isinstance(error, MissingExtraError):
+        if verb is None or error.extra not in verb.extras:
+            return error
+        cause = error.__cause__ or error.__context__
+        package = cause.name if isinstance(cause, ImportError) else None
+    elif isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if verb is None or not verb.extras or package == "nanocap":
+            return error
+    else:
         return error
-    return MissingExtraError(f"nanocap {name}", verb.extra, package)
+    return MissingExtraError(f"nanocap {name}", ",".join(verb.extras), package)
 
 
 @click.group(

@@ -13,8 +13,8 @@ from nanocap.bench.report import as_json, as_text
 from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli.progress import timed_lines
+from nanocap.cli.threads import Threads
 from nanocap.cores import available_cores
-from nanocap.report.bench_page import write_bench_page
 
 EXAMPLES = """\
 \b
@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 an artifact does not run here or the bundle is refused, 2 
 @click.option(
     "--threads",
     multiple=True,
-    type=click.IntRange(1, 1024),
+    type=Threads(),
     help="Threads of both graphs; may be repeated.  [default: 1, and all cores]",
 )
 @click.option("--repeat", type=click.IntRange(1), help="Rounds.  [default: 20; 3 with --quick]")
@@ -80,6 +80,8 @@ def command(
     json_line: bool,
 ) -> None:
     """Measure BUNDLE (default: the model inside the package) on this machine."""
+    if page is not None:
+        from nanocap.report.bench_page import write_bench_page
     scale = QUICK if quick else FULL
     options = Options(
         bundle=bundle or default_bundle(),

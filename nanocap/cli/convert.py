@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from nanocap.cli.progress import Progress, timed_lines
+from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
 from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
 
@@ -127,6 +128,7 @@ killed or fails leaves nothing at --out.
     help="Default of captions; larger favours longer ones.",
 )
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 @click.pass_context
 def command(
@@ -145,12 +147,13 @@ def command(
     beams: int,
     length_penalty: float,
     overwrite: bool,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Turn CHECKPOINT, the student.safetensors of a run, into a bundle that captions."""
     if set(backends) & set(LIBRARIES):
         _refuse_unheeded(context, backends)
-        _convert_for_library(checkpoint, out, photos, overwrite, as_json)
+        _convert_for_library(checkpoint, out, photos, overwrite, threads, as_json)
         return
     if everything:
         if precisions:
@@ -160,8 +163,10 @@ def command(
         precisions = every_precision(backends)
     from nanocap.bundle import Bundle
     from nanocap.convert.build import build_bundle
+    from nanocap.convert.sessions import use_threads
     from nanocap.manifest import DecodingDefaults
 
+    use_threads(threads)
     progress = _Lines()
     bundle = build_bundle(
         checkpoint,
@@ -220,7 +225,7 @@ def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:
     (library, *others) = sorted(backends, key=lambda name: name not in LIBRARIES)
     if others:
         raise OptionError(f"--to {library} writes a folder of its own: convert to it alone")
-    heeded = {"checkpoint", "out", "backends", "photos", "overwrite", "as_json"}
+    heeded = {"checkpoint", "out", "backends", "photos", "overwrite", "threads", "as_json"}
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if option.name not in heeded and source is ParameterSource.COMMANDLINE:
@@ -228,10 +233,17 @@ def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:
 
 
 def _convert_for_library(
-    checkpoint: Path, out: Path, photos: tuple[Path, ...], overwrite: bool, as_json: bool
+    checkpoint: Path,
+    out: Path,
+    photos: tuple[Path, ...],
+    overwrite: bool,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     from nanocap.convert.interop.folder import build_folder
+    from nanocap.convert.sessions import use_threads
 
+    use_threads(threads)
     folder = build_folder(checkpoint, out, photos=photos, overwrite=overwrite, report=timed_lines())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if as_json:

@@ -20,6 +20,7 @@ def command(
     cache: Path | None,
     prepare_only: bool,
     precision: str,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Train a student as RECIPE says; the result is OUT/student.safetensors.
@@ -38,13 +39,12 @@ def command(
       nanocap distill my.toml --out runs/mine --data /mnt/photos
       accelerate launch -m nanocap distill my.toml --out runs/mine   # several devices
     """
-    from accelerate import Accelerator
-
     from nanocap.distill.chain import Chain
-    from nanocap.distill.devices import keep_freed_memory, mixed_precision
+    from nanocap.distill.devices import accelerator_of, keep_freed_memory, use_threads
 
     keep_freed_memory()
-    accelerator = Accelerator(mixed_precision=mixed_precision(precision))
+    use_threads(threads)
+    accelerator = accelerator_of(precision)
     chain = Chain(recipe, out, cache if cache is not None else out / "cache", data)
     if prepare_only:
         result = chain.run(chain.load(), accelerator).corpus.folder

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
-from nanocap import quality
-from nanocap.bundle import Bundle
 from nanocap.cli.speakers import Question, is_bundle, listen
-from nanocap.distill.recipe import load_recipe
-from nanocap.distill.sources import Example, read_source, set_aside, source_of
+from nanocap.cli.threads import threads_option
 from nanocap.errors import DataError
-from nanocap.metrics.evaluation import (
-    Difference,
-    Evaluation,
-    Matcher,
-    compare,
-    differences_to_dict,
-    evaluate,
-    oddities,
-)
 from nanocap.metrics.reference import SCORERS
-from nanocap.report.cards import Photo
-from nanocap.report.eval_page import write_eval_page
+
+if TYPE_CHECKING:
+    from nanocap.distill.recipe import Source
+    from nanocap.distill.sources import Example
+    from nanocap.metrics.evaluation import Difference, Evaluation, Matcher
 
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[BUNDLE|CAPTIONS|TEACHER]...")
-@click.option("--data", help="WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.")
+@click.option(
+    "--data",
+    help="WebDataset shards (a glob, quoted), a .jsonl or .parquet table, or a folder: of labels, "
+    "with such a table in it, or with a .txt or .json beside each photo.",
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
 @click.option("--source", "name", help="Score the photos that the recipe set aside of this source.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Instead of the recipe's root.")
@@ -53,7 +47,7 @@ from nanocap.report.eval_page import write_eval_page
     help="Find so many captions a photo, and score the best of them too (the oracle).",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="[default: cores]")
+@threads_option
 @click.option(
     "--seen",
     multiple=True,
@@ -134,8 +128,18 @@ def command(
         raise click.UsageError("one is scored, or two are compared; not more")
     if record is not None and (len(targets) != 1 or not is_bundle(targets[0])):
         raise click.UsageError("--record writes into one bundle: name it")
+    import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
+    import simplemma  # noqa: F401
+
+    from nanocap.distill.sources import folder_of
+    from nanocap.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
+
+    if report is not None:
+        from nanocap.report.cards import Photo
+        from nanocap.report.eval_page import write_eval_page
     troubles = _Troubles()
-    examples = list(_examples(data, recipe, name, data_root, troubles))
+    source, root = _source(data, recipe, name, data_root)
+    examples = _examples(source, root, recipe is not None, troubles)
     keys = [example.key for example in examples]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -143,8 +147,10 @@ def command(
     known = _seen(seen) if seen else None
     if judge is not None and not judge.is_file():
         raise DataError(f"{judge}: there is no such scorer; `nanocap scorer` trains one")
+    folder = folder_of(source, root)
+    folders = [folder] if folder is not None else []
     question = Question(
-        examples, troubles.add, artifact, threads, beams, length, n_best, batch_size
+        examples, troubles.add, artifact, threads, beams, length, n_best, batch_size, folders
     )
     answers = [listen(target, question) for target in targets or (None,)]
     candidates = [answer.candidates for answer in answers]
@@ -197,18 +203,23 @@ def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
     """Each photo is looked at once, however many sets of captions are scored."""
     if path is None:
         return None
+    import numpy as np
+
     from nanocap.distill.scorer.similarity import ImageTextScorer
 
     scorer = ImageTextScorer.load(path)
     seen = dict(zip(photos, scorer.embed_images(list(photos.values())), strict=True))
 
-    def match(texts: Sequence[str], keys: Sequence[str]) -> npt.NDArray[np.floating]:
+    def match(texts: Sequence[str], keys: Sequence[str]) -> Any:
         return scorer.embed_texts(texts) @ np.stack([seen[key] for key in keys]).T
 
     return match
 
 
 def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluation) -> None:
+    from nanocap import quality
+    from nanocap.bundle import Bundle
+
     chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
     quality.record(bundle, chosen, name, evaluation.to_dict())
 
@@ -246,6 +257,8 @@ def _comparison(rows: Sequence[Difference], targets: Sequence[str]) -> str:
 
 
 def _seen(patterns: Sequence[str]) -> set[str]:
+    from nanocap.distill.sources import read_source, source_of
+
     return {
         text
         for pattern in patterns
@@ -254,24 +267,31 @@ def _seen(patterns: Sequence[str]) -> set[str]:
     }
 
 
-def _examples(
-    data: str | None,
-    recipe: Path | None,
-    name: str | None,
-    data_root: Path | None,
-    troubles: _Troubles,
-) -> Iterator[Example]:
+def _source(
+    data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
+) -> tuple[Source, Path]:
+    """The source that is asked for, and the folder that it is relative to."""
+    from nanocap.distill.recipe import load_recipe
+    from nanocap.distill.sources import source_of
+
     if data is not None and recipe is None and name is None:
-        yield from read_source(source_of(data), Path(), troubles.add)
-    elif recipe is not None and name is not None and data is None:
-        loaded = load_recipe(recipe)
-        root = data_root if data_root is not None else recipe.parent / loaded.data.root
-        for source in loaded.data.sources:
-            if source.name == name:
-                found = list(read_source(source, root))
-                aside = set_aside([example.key for example in found], source.aside)
-                yield from (example for example in found if example.key in aside)
-                return
-        raise click.UsageError(f"the recipe has no source {name!r}")
-    else:
+        return source_of(data), Path()
+    if recipe is None or name is None or data is not None:
         raise click.UsageError("give --data, or --recipe together with --source")
+    loaded = load_recipe(recipe)
+    root = data_root if data_root is not None else recipe.parent / loaded.data.root
+    for source in loaded.data.sources:
+        if source.name == name:
+            return source, root
+    raise click.UsageError(f"the recipe has no source {name!r}")
+
+
+def _examples(source: Source, root: Path, aside: bool, troubles: _Troubles) -> list[Example]:
+    """All photos of a source, or those that a recipe sets aside of it."""
+    from nanocap.distill.sources import read_source, set_aside
+
+    if not aside:
+        return list(read_source(source, root, troubles.add))
+    found = list(read_source(source, root))
+    kept = set_aside([example.key for example in found], source.aside)
+    return [example for example in found if example.key in kept]

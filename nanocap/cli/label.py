@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from nanocap.cli.progress import Progress
+from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
 
 PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -103,6 +104,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     help="Share of its visual tokens that an hf: LLaVA keeps; the others merge in its vision"
     " tower (ToMe, as in AuroraCap).",
 )
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 @click.pass_context
 def command(
@@ -126,6 +128,7 @@ def command(
     device: str,
     dtype: str,
     merge: float,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Caption photos with teachers and write them as shards that a recipe can name.
@@ -179,6 +182,7 @@ def command(
         detector=detector,
         detector_labels=detector_labels,
         adapt=eyes,
+        threads=threads,
     )
     keep_freed_memory()
     task = order.task()

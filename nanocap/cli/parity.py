@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nanocap.cli.progress import timed_lines
-from nanocap.convert.report import PROBES, Report, Row, report
-from nanocap.distill.sources import read_source, source_of
-from nanocap.quality import record_comparison
-from nanocap.report.cards import Photo
-from nanocap.report.parity_page import write_parity_page
+from nanocap.cli.threads import Threads
+
+if TYPE_CHECKING:
+    from nanocap.convert.report import Report, Row
 
 EXAMPLES = """\
 \b
@@ -37,17 +37,15 @@ Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 w
 @click.option(
     "--data",
     required=True,
-    help="Photos with captions: WebDataset shards (a glob, quoted), or a .jsonl or .parquet table.",
+    help="Photos with captions, as eval takes them: shards (a glob, quoted), a table or a folder.",
 )
 @click.option(
     "--photos",
     "probes",
     type=click.IntRange(1),
-    default=PROBES,
-    show_default=True,
-    help="So many of them, spread evenly, are compared piece by piece.",
+    help="So many of them, spread evenly, are compared piece by piece.  [default: 200]",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=Threads(), default=1, show_default=True)
 @click.option("--record", is_flag=True, help="Write the report into BUNDLE's manifest and card.")
 @click.option(
     "--report",
@@ -61,19 +59,28 @@ def command(
     ctx: click.Context,
     bundle: Path,
     data: str,
-    probes: int,
+    probes: int | None,
     threads: int,
     record: bool,
     page: Path | None,
     as_json: bool,
 ) -> None:
     """Compare every artifact of BUNDLE with its fp32: captions, CIDEr, bytes, time, memory."""
+    import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
+
+    from nanocap.convert.report import PROBES, report
+    from nanocap.distill.sources import read_source, source_of
+    from nanocap.quality import record_comparison
+    from nanocap.report.cards import Photo
+
+    if page is not None:
+        from nanocap.report.parity_page import write_parity_page
     unusable: dict[str, str] = {}
     photos = [
         Photo(example.key, example.image, example.captions)
         for example in read_source(source_of(data), Path(), unusable.__setitem__)
     ]
-    found = report(bundle, photos, probes=probes, threads=threads, tell=timed_lines())
+    found = report(bundle, photos, probes=probes or PROBES, threads=threads, tell=timed_lines())
     if record:
         record_comparison(
             bundle,

@@ -26,6 +26,7 @@ def command(
     cache: Path | None,
     onnx: bool,
     precision: str,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Train a scorer as RECIPE says; the result is OUT/scorer.safetensors.
@@ -40,12 +41,13 @@ def command(
       nanocap scorer my.toml --out runs/mine --start runs/nano-s/student.safetensors --onnx
     """
     from nanocap.distill.corpus import prepare
-    from nanocap.distill.devices import keep_freed_memory, mixed_precision
+    from nanocap.distill.devices import keep_freed_memory, mixed_precision, use_threads
     from nanocap.distill.scorer.recipe import load_scorer_recipe
     from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
     from nanocap.distill.start import Start
 
     keep_freed_memory()
+    use_threads(threads)
     loaded = load_scorer_recipe(recipe)
     root = data if data is not None else recipe.parent / loaded.data.root
     cache = cache if cache is not None else out / "cache"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nanocap.bundle import default_bundle
 from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
-from nanocap.distill.sources import Example
-from nanocap.errors import DataError, ImageError, MissingExtraError
+from nanocap.errors import DataError, ImageError
 from nanocap.image import load_rgb
 from nanocap.report.cards import Side
 from nanocap.runtime.captioner import Captioner
+
+if TYPE_CHECKING:
+    from nanocap.distill.sources import Example
 
 CAPTION_FILES = (".jsonl",)
 TEACHER = re.compile(r"[a-z]{2,}:")  # two letters at least: C:\captions.jsonl is a file
@@ -31,6 +33,7 @@ class Question:
         beams: None for the bundle's own, and for `TEACHER_BEAMS`.
         n_best: captions a photo.
         leave_out: called with the key of a photo and a reason.
+        folders: that the photos lie in, as far as they are files.
     """
 
     photos: Sequence[Example]
@@ -41,6 +44,12 @@ class Question:
     length: str | None = None
     n_best: int = 1
     batch_size: int = 16
+    folders: Sequence[Path] = ()
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Of the photos, by key."""
+        return {photo.key: photo.path or photo.key for photo in self.photos}
 
 
 @dataclass(frozen=True)
@@ -97,11 +106,11 @@ def _bundle(path: Path | None, question: Question) -> Answer:
 
 def _teacher(spec: str, question: Question) -> Answer:
     """A teacher sees photos as the labelling engine shows them to it."""
-    try:
-        from nanocap.distill.teachers import ask, load_teacher
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"nanocap eval {spec}", "distill", error.name or "torch") from error
+    from nanocap.distill.teachers import KeyedTeacher, ask, load_teacher
+
     teacher = load_teacher(spec)
+    if isinstance(teacher, KeyedTeacher):
+        teacher.expect(question.paths, question.folders)
     progress, found = Progress(len(question.photos)), {}
     wanted = max(question.beams or TEACHER_BEAMS, question.n_best)
     for first in range(0, len(question.photos), question.batch_size):
@@ -125,24 +134,26 @@ def _teacher(spec: str, question: Question) -> Answer:
 
 
 def _written(path: Path, question: Question) -> Answer:
-    """Captions by key from JSON lines of `image` and `caption`, or `error` where there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line.strip()]
-        pairs = [(row["image"], row["caption"]) for row in rows if "error" not in row]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path}: not JSON lines with image and caption ({error})") from error
-    texts: dict[str, str] = {}
-    for key, text in pairs:
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise DataError(f"{path}: image and caption must be texts, not {key!r} and {text!r}")
-        if key in texts:
-            raise DataError(f"{path}: {key} stands twice")
-        texts[key] = text
-    wanted = {photo.key for photo in question.photos}
-    for key in sorted(texts.keys() - wanted):
-        question.leave_out(key, f"{path} has a caption of it, but there are no references")
-    for key in sorted(wanted - texts.keys()):
+    """Captions from a file of them, whatever it calls the photos."""
+    from nanocap.distill.keys import find_photos
+    from nanocap.distill.rows import read_captions
+    from nanocap.distill.teachers.file import no_photo
+
+    said: dict[str, tuple[str, ...]] = {}
+    for line in read_captions(path):
+        if line.name in said:
+            raise DataError(f"{path}: {line.name} stands twice")
+        said[line.name] = line.texts
+    photos = question.paths
+    found = find_photos(list(said), photos, question.folders)
+    if said and photos and not found:
+        raise DataError(no_photo(path, next(iter(said)), next(iter(photos))))
+    for name in sorted(said.keys() - found.keys()):
+        question.leave_out(name, f"{path} has a caption of it, but there are no references")
+    for key in sorted(photos.keys() - set(found.values())):
         question.leave_out(key, f"{path} has no caption of it")
-    texts = {key: text for key, text in texts.items() if key in wanted}
-    return Answer(Side(str(path), texts), {key: [text] for key, text in texts.items()})
+    texts = {found[name]: list(several or ("",)) for name, several in said.items() if name in found}
+    best = {key: several[0] for key, several in texts.items()}
+    return Answer(
+        Side(str(path), best), {key: several[: question.n_best] for key, several in texts.items()}
+    )

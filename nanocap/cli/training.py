@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from nanocap.cli.threads import threads_option
+
 Command = Callable[..., Any]
 
 OPTIONS = (
@@ -32,12 +34,13 @@ OPTIONS = (
         show_default=True,
         help="Arithmetic of training; auto takes bf16 where the processor has it.",
     ),
+    threads_option,
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line."),
 )
 
 
 def training_options(command: Command) -> Command:
-    """RECIPE, --out, --data, --cache, --precision and --json."""
+    """RECIPE, --out, --data, --cache, --precision, --threads and --json."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

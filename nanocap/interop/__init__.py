@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:

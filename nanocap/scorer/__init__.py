@@ -5,12 +5,13 @@ Reading order: `dimensions`, `pooling`, `image`, `text`, `scorer`.
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap.scorer", extra="distill") from error
+    raise MissingExtraError("nanocap.scorer", "distill", error.name) from error
 
 from nanocap.scorer.dimensions import ScorerDimensions
 from nanocap.scorer.scorer import Scorer

@@ -6,12 +6,13 @@ The only part of `nanocap` that imports torch. Reading order: `dimensions`, `tru
 
 from __future__ import annotations
 
+import nanocap.threads  # noqa: F401  # before torch
 from nanocap.errors import MissingExtraError
 
 try:
     import torch  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError("nanocap.student", extra="distill") from error
+    raise MissingExtraError("nanocap.student", "distill", error.name) from error
 
 from nanocap.student.dimensions import PRESETS, Dimensions
 from nanocap.student.student import Student

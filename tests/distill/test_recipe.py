@@ -85,8 +85,12 @@ HUB = 'table = "captions.jsonl"'
             "unknown preset 'nano'; known are nano-xs, nano-s",
         ),
         ('monitor = "shapes"', 'monitor = "cats"', "monitor 'cats' is not the name of a source"),
-        (HUB, f'{HUB}\nhub = "a/b"', "source 'shapes' needs exactly one of shards, table, hub"),
-        (HUB, "", "source 'shapes' needs exactly one of shards, table, hub"),
+        (
+            HUB,
+            f'{HUB}\nhub = "a/b"',
+            "source 'shapes' needs exactly one of shards, table, folder, hub",
+        ),
+        (HUB, "", "source 'shapes' needs exactly one of shards, table, folder, hub"),
         (HUB, f'{HUB}\nquality = "best"', "source 'shapes': quality 'best' is not one of high,"),
         (HUB, f"{HUB}\ndrop = '(a'", "source 'shapes': drop '(a' is no regular expression"),
         (

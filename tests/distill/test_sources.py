@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from nanocap.distill.recipe import Source
-from nanocap.distill.sources import Example, read_source, set_aside
+from nanocap.distill.sources import Example, read_source, set_aside, source_of
 from nanocap.errors import DataError
 
 CAPTIONS = [["A red square.", " Something red "], ["A green square."], ["A blue square."]]
@@ -152,11 +152,11 @@ def test_missing_columns(tmp_path: Path) -> None:
     message = one_line(Source("s", shards="a.tar"), tmp_path)
     assert message == "source 's': a .json has no 'captions'; it has texts"
     names = write_photos(tmp_path)
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": names[0], "text": "a"}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": names[0], "words": "a"}))
     message = one_line(Source("s", table="rows.jsonl"), tmp_path)
-    assert message == f"source 's': {tmp_path}/rows.jsonl has no 'captions'; it has image, text"
-    message = one_line(Source("s", table="rows.jsonl", image="file", captions="text"), tmp_path)
-    assert message == f"source 's': {tmp_path}/rows.jsonl has no 'file'; it has image, text"
+    assert message == f"source 's': {tmp_path}/rows.jsonl has no 'captions'; it has image, words"
+    message = one_line(Source("s", table="rows.jsonl", image="file", captions="words"), tmp_path)
+    assert message == f"source 's': {tmp_path}/rows.jsonl has no 'file'; it has image, words"
 
 
 def test_shards_without_photos(tmp_path: Path) -> None:
@@ -194,7 +194,75 @@ def test_a_shard_that_ends_in_the_middle(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", 0, CAPTIONS * 20)
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2 + 700])
-    assert one_line(Source("s", shards="a.tar"), tmp_path).startswith("source 's'")
+    message = one_line(Source("s", shards="a.tar"), tmp_path)
+    assert message.startswith(f"{tmp_path}/a.tar: not a tar that can be read (unexpected end")
+
+
+def test_names_of_columns_that_mean_the_same(tmp_path: Path) -> None:
+    """As `label` and `eval` write them, and as image folders of Hugging Face have them."""
+    names = write_photos(tmp_path)
+    for image in ("image", "file_name", "path"):
+        for column in ("captions", "caption", "text"):
+            for texts in ("a dog", ["a dog"], ["a dog", " "]):
+                rows = [json.dumps({image: name, column: texts}) for name in names]
+                (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+                examples = read(Source("s", table="rows.jsonl"), tmp_path)
+                assert [one.captions for one in examples] == [("a dog",)] * 3
+                assert [one.image for one in examples] == PHOTOS
+    for column in ("captions", "caption", "text"):
+        write_shard(tmp_path / "a.tar", 0, CAPTIONS, key=column)
+        for asked in ("captions", "caption"):
+            examples = read(Source("s", shards="a.tar", captions=asked), tmp_path)
+            assert examples[0].captions == ("A red square.", "Something red")
+
+
+def test_rows_of_both_columns(tmp_path: Path) -> None:
+    names = write_photos(tmp_path)
+    rows = [{"image": names[0], "caption": "a"}, {"image": names[1], "captions": ["b", "c"]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = read(Source("s", table="rows.jsonl"), tmp_path)
+    assert [one.captions for one in examples] == [("a",), ("b", "c")]
+
+
+def test_a_folder_with_a_text_beside_each_photo(tmp_path: Path) -> None:
+    kinds = {"a.jpg": "JPEG", "a.png": "PNG", "sub/b.TIF": "TIFF", "c.bmp": "BMP"}
+    for name, kind in kinds.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photo("red", kind))
+    (tmp_path / "a.txt").write_text("\ufeffa wall\r\n\r\na red wall\r\n", encoding="utf-8")
+    (tmp_path / "sub" / "b.json").write_text('{"caption": "a sign"}')
+    examples = read(Source("s", folder="."), tmp_path)
+    assert [(one.key, one.captions, one.path) for one in examples] == [
+        ("a", ("a wall", "a red wall"), "a.jpg"),
+        ("a_png", ("a wall", "a red wall"), "a.png"),
+        ("sub/b", ("a sign",), "sub/b.TIF"),
+    ]
+    left_out: dict[str, str] = {}
+    list(read_source(Source("s", folder="."), tmp_path, left_out.__setitem__))
+    assert left_out == {"c": "has no reference captions"}
+    assert one_line(Source("s", folder="gone"), tmp_path).endswith("gone is no folder")
+
+
+@pytest.mark.parametrize("suffix", ["JPG", "bmp", "gif", "tiff", "avif", "heic"])
+def test_shards_of_any_format(tmp_path: Path, suffix: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for index in range(8):  # the odd one stands behind many others
+            kind = suffix if index == 7 else "png"
+            for name, data in ((f"{index}.{kind}", PHOTOS[0]), (f"{index}.txt", b"a dog")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    assert [one.key for one in read(Source("s", shards="a.tar"), tmp_path)] == list("01234567")
+
+
+def test_what_a_folder_has(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert source_of(folder) == Source(folder, folder=folder)
+    (tmp_path / "labels-00000.tar").touch()
+    assert source_of(folder).shards == f"{folder}/labels-*.tar"
+    for name in ("metadata.jsonl", "captions.jsonl"):
+        (tmp_path / name).touch()
+        assert source_of(folder).table == f"{folder}/{name}"
 
 
 def test_set_aside_is_stable_and_independent_of_order() -> None:

@@ -17,9 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nanocap.cli import group
+from nanocap.distill.keys import photo_key
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
-from nanocap.distill.sources import photo_key
+from nanocap.distill.sources import read_source, source_of
 from nanocap.errors import DataError
+from nanocap.formats import FORMATS
+
+NO_IMAGE = f"not an image, whatever its name says; nanocap reads {', '.join(FORMATS)}"
 
 
 def encoded(grey: int, format: str = "PNG") -> bytes:
@@ -101,20 +105,47 @@ def test_what_lies_in_folders(tmp_path: Path) -> None:
         "Screenshot_10_12": (True, "", ()),
         "phone": (True, "", ()),
         "both": (True, "", ()),
-        "old": (False, "is neither JPEG, PNG nor WebP", ()),
-        "text": (False, "is no photo that can be read", ()),
+        "both_tiff": (True, "", ()),
+        "old": (True, "", ()),
+        "text": (False, f"is no photo that can be read ({NO_IMAGE})", ()),
         "empty": (False, "has no image", ()),
         "odd": (False, "its .json cannot be read", ()),
         "nowhere": (False, "cannot be read (No such file or directory)", ()),
     }
 
 
-def test_a_heic_photo_with_another_name_is_left_out(tmp_path: Path) -> None:
+def stored(folder: Path, key: str) -> tuple[str, Image.Image]:
+    """The suffix of a photo in the shard of its labels, and the photo as it is there."""
+    photos = PhotoShards([str(folder)])
+    one = next(open_photo(p) for p in photos.read(0, len(photos)) if p.key == key)
+    return one.suffix, Image.open(io.BytesIO(one.photo.data))
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])
+def test_a_heic_photo_becomes_a_jpeg(tmp_path: Path, name: str) -> None:
     heif = pytest.importorskip("pillow_heif")
     buffer = io.BytesIO()
-    heif.from_pillow(Image.new("RGB", (64, 64))).save(buffer)
-    folder = laid_out(tmp_path / "photos", {"a.jpg": buffer.getvalue(), "b.png": encoded(1)})
-    assert found(folder)["a"] == (False, "is neither JPEG, PNG nor WebP", ())
+    heif.from_pillow(Image.new("RGB", (64, 64), "orange")).save(buffer)
+    folder = laid_out(tmp_path / "photos", {name: buffer.getvalue()})
+    suffix, image = stored(folder, "a")
+    assert (suffix, image.format, image.size) == ("jpg", "JPEG", (64, 64))
+    assert all(abs(a - b) < 6 for a, b in zip(image.getpixel((9, 9)), (255, 165, 0), strict=True))
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM"])
+def test_what_a_shard_does_not_hold_becomes_a_png_without_loss(tmp_path: Path, format: str) -> None:
+    folder = laid_out(tmp_path / "photos", {f"a.{format.lower()}": encoded(77, format)})
+    suffix, image = stored(folder, "a")
+    assert (suffix, image.format) == ("png", "PNG")
+    assert image.getpixel((4, 4)) == (77, 77, 77)
+
+
+def test_a_photo_that_is_stored_as_it_came_keeps_its_bytes(tmp_path: Path) -> None:
+    for suffix, format in (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP")):
+        data = encoded(3, format)
+        folder = laid_out(tmp_path / suffix, {f"a.{suffix}": data})
+        [photo] = PhotoShards([str(folder)]).read(0, 1)
+        assert (open_photo(photo).suffix, open_photo(photo).photo.data) == (suffix, data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
@@ -124,11 +155,47 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     assert list(found(folder)) == ["\N{REPLACEMENT CHARACTER}"]
 
 
-@pytest.mark.parametrize("name", ["a_b.png", "a.b.PNG"])
-def test_two_names_that_are_one_key(tmp_path: Path, name: str) -> None:
-    folder = laid_out(tmp_path / "photos", {"a.b.png": encoded(1), name: encoded(2)})
-    with pytest.raises(DataError, match=r"photos: .* would both be a_b; rename one of them$"):
-        PhotoShards([str(folder)])
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["a.jpg", "a.png", "a.webp"], ["a", "a_png", "a_webp"]),
+        (["a.b.png", "a_b.png"], ["a_b_png", "a_b"]),  # the second has that key by its name
+        (["a.JPG", "a.jpg"], ["a", "a_jpg"]),
+        (["A.jpg", "a.jpg"], ["A", "a_jpg"]),
+        (["a.jpg", "a.png", "a_png.jpg"], ["a", "a_png_2", "a_png"]),
+    ],
+)
+def test_names_that_would_be_one_key(tmp_path: Path, names: list[str], keys: list[str]) -> None:
+    folder = laid_out(tmp_path / "photos", dict.fromkeys(names, encoded(1)))
+    photos = PhotoShards([str(folder)])
+    assert {path: key for key, path in photos.paths.items()} == dict(zip(names, keys, strict=True))
+    assert [photo.key for photo in photos.read(0, len(names))] == photos.keys
+
+
+def test_folders_with_photos_of_one_name(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        laid_out(tmp_path / name, {"a.png": encoded(1), "b.png": encoded(2)})
+    photos = PhotoShards([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert photos.keys == ["a", "b", "a_png", "b_png"]
+
+
+def test_no_photo_of_a_folder_is_lost(tmp_path: Path) -> None:
+    """From the photos over the labels to what a recipe reads, by paths as `caption` writes them."""
+    alike = ("a.jpg", "a.png", "A.JPG", "a.b.png", "a_b.png")
+    files = {f"sub.x/{name}": encoded(9) for name in alike}
+    files |= {"old.gif": encoded(1, "GIF"), "scan.tif": encoded(2, "TIFF")}
+    folder = laid_out(tmp_path / "photos", files)
+    captions = tmp_path / "theirs.jsonl"
+    lines = [{"image": f"{folder}/{name}", "caption": f"a dog on a {name[-5]}"} for name in files]
+    captions.write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "labels"
+    arguments = ["--teacher", f"file:{captions}", "--images", str(folder), "--out", str(out)]
+    result = CliRunner().invoke(group, ["label", *arguments])
+    assert result.exit_code == 0, result.output
+    examples = list(read_source(source_of(str(out)), Path()))
+    assert len(examples) == len({one.key for one in examples}) == len(files)
+    said = {one.key: one.captions for one in examples}
+    assert said["scan"] == ("a dog on a n",)
 
 
 def test_a_folder_without_photos(tmp_path: Path) -> None:

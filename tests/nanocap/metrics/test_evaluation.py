@@ -169,10 +169,10 @@ def test_whatever_does_not_fit_is_one_line_each_and_counted(photos: Path) -> Non
     ("text", "message"),
     [
         ('{"image": "0.png", "caption": "x"}\n' * 2, "0.png stands twice"),
-        ('{"image": "0.png"}\n', "not JSON lines with image and caption"),
-        ('{"image": 3, "caption": "x"}\n', "must be texts"),
-        ("[]", "not JSON lines with image and caption"),
-        ("{", "not JSON lines with image and caption"),
+        ('{"image": "0.png"}\n', 'line 1: needs "caption", a text, or "captions"'),
+        ('{"image": 3, "caption": "x"}\n', 'line 1: needs "image", the key or the path'),
+        ("[]", 'line 1: needs "image"'),
+        ("{", "line 1: not JSON"),
     ],
 )
 def test_captions_that_are_none(photos: Path, text: str, message: str) -> None:

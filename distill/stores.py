@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from nanocap.distill.sources import photo_key
+from nanocap.distill.keys import photo_key
+from nanocap.distill.rows import CAPTIONS
 from nanocap.errors import DataError
-from nanocap.formats import photos_in
+from nanocap.formats import SUFFIXES, photos_in
 
+COMMON = ("webp", "jpg", "jpeg", "png")  # fields of photos, most wanted first
+FIELDS = dict.fromkeys((*COMMON, *sorted(suffix[1:] for suffix in SUFFIXES)))
+BESIDE = ("json", "txt")  # fields of what stands beside a photo
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # key and field, as `datasets` parts them
 
 
@@ -26,10 +30,38 @@ class Sample:
     Attributes:
         files: by their field, which is the suffix in lower case, what reads each. It raises OSError
             where that file alone cannot be read, DataError where the store cannot.
+        path: of the photo, as others may call it; empty where it has none.
     """
 
     key: str
     files: Mapping[str, Callable[[], bytes]]
+    path: str = ""
+
+    @property
+    def field(self) -> str:
+        """Of its photo; empty where it has none."""
+        return photo_field(self.files)
+
+    def texts(self) -> Mapping[str, Any] | None:
+        """What stands beside the photo: the table in its `.json`, or the lines of its `.txt`.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: the `.json` is no table.
+        """
+        if "json" in self.files:
+            row = json.loads(self.files["json"]())
+            if not isinstance(row, dict):
+                raise ValueError("not a table")
+            return row
+        if "txt" in self.files:
+            return {CAPTIONS: self.files["txt"]().decode("utf-8-sig").splitlines()}
+        return None
+
+
+def photo_field(fields: Collection[str]) -> str:
+    """The one of a photo, the most wanted where several are; empty where none is."""
+    return next((name for name in FIELDS if name in fields), "")
 
 
 class Store(Protocol):
@@ -37,11 +69,14 @@ class Store(Protocol):
 
     Attributes:
         size: bytes of all of it. count: samples.
+        keys: of the samples, as the store itself has them. suffixes: of their photos, without dot.
     """
 
     path: Path
     size: int
     count: int
+    keys: list[str]
+    suffixes: list[str]
 
     def samples(self, skip: int) -> Iterator[Sample]:
         """Those after the first `skip`. Raises DataError: it cannot be read any more."""
@@ -60,13 +95,15 @@ class TarStore:
         try:
             self.size = path.stat().st_size
             with tarfile.open(path, "r:") as tar, path.open("rb") as file:
-                keys = [key for key, _ in _parted(tar)]
+                parted = [(key, photo_field(files)) for key, files in _parted(tar)]
                 file.seek(tar.offset)
                 end = file.read(2 * tarfile.BLOCKSIZE)
         except (OSError, tarfile.TarError) as error:
             raise DataError(
                 f"{path}: not a tar that can be read ({error}); name WebDataset shards, or folders"
             ) from error
+        self.keys, self.suffixes = [key for key, _ in parted], [field for _, field in parted]
+        keys = self.keys
         # Python reads a tar that is cut off, or that turns into something else, up to there and
         # says nothing; only the mark at its end tells that it is whole.
         if len(end) < 2 * tarfile.BLOCKSIZE or any(end):
@@ -82,7 +119,8 @@ class TarStore:
             with tarfile.open(self.path, "r:") as tar:
                 for key, entries in islice(_parted(tar), skip, None):
                     files = {name: self._reader(tar, entry) for name, entry in entries.items()}
-                    yield Sample(key, files)
+                    field = photo_field(files)
+                    yield Sample(key, files, f"{key}.{field}" if field else "")
         except (OSError, tarfile.TarError) as error:
             raise self._lost(error) from error
 
@@ -101,40 +139,35 @@ class TarStore:
 
 
 class FolderStore:
-    """The photos in a folder and below it, each with the `.json` that has its name, if one has.
+    """The photos in a folder and below it, each with the `.json` or `.txt` of its name, if one is.
 
-    Keys are as `nanocap.distill.sources.photo_key` makes them. Hidden files and folders are passed
-    over.
+    Keys are as `nanocap.distill.keys.photo_key` makes them, so two photos may have one: a photo of
+    such a name that is a key already comes first. Hidden files and folders are passed over.
 
     Raises:
-        DataError: a folder cannot be listed, or two names are one key.
+        DataError: a folder cannot be listed.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+        found = []
         for photo in _photos(path):
-            relative = os.fsencode(photo.relative_to(path).as_posix())
-            key = photo_key(relative.decode(errors="replace"))
-            field = photo.suffix.lower().removeprefix(".")
-            other = next(iter(found[key].values()), photo)
-            if field in found[key] or other.stem != photo.stem:
-                raise DataError(
-                    f"{path}: {other.name} and {photo.name} would both be {key}; rename one of them"
-                )
-            found[key][field] = photo
-        for files in found.values():
-            texts = next(iter(files.values())).with_suffix(".json")
-            if texts.is_file():
-                files["json"] = texts
-        self._samples = sorted(found.items())
-        self.count = len(self._samples)
-        self.size = sum(_size(file) for files in found.values() for file in files.values())
+            relative = os.fsencode(photo.relative_to(path).as_posix()).decode(errors="replace")
+            key = photo_key(relative)
+            found.append((key, key != os.path.splitext(relative)[0], relative, photo))
+        self._found = [(key, name, photo) for key, _, name, photo in sorted(found)]
+        self.keys = [key for key, _, _ in self._found]
+        self.suffixes = [_suffix(photo) for _, _, photo in self._found]
+        self.count = len(self._found)
+        photos = [photo for *_, photo in found]
+        files = [file for photo in photos for file in (photo, *_beside(photo).values())]
+        self.size = sum(map(_size, files))
 
     def samples(self, skip: int) -> Iterator[Sample]:
         """As `Store` says."""
-        for key, files in self._samples[skip:]:
-            yield Sample(key, {field: file.read_bytes for field, file in files.items()})
+        for key, name, photo in self._found[skip:]:
+            files = {_suffix(photo): photo, **_beside(photo)}
+            yield Sample(key, {field: file.read_bytes for field, file in files.items()}, name)
 
 
 def open_store(path: Path) -> Store:
@@ -151,6 +184,16 @@ def _photos(folder: Path) -> Iterator[Path]:
     for path in map(Path, photos_in(str(folder), refused)):
         if path.is_file() or not path.exists():
             yield path
+
+
+def _beside(photo: Path) -> dict[str, Path]:
+    """By field, what has its name and tells of it."""
+    named = {field: photo.with_suffix(f".{field}") for field in BESIDE}
+    return {field: path for field, path in named.items() if path.is_file()}
+
+
+def _suffix(photo: Path) -> str:
+    return photo.suffix.lower().removeprefix(".")
 
 
 def _size(path: Path) -> int:
