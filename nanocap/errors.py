@@ -29,6 +29,10 @@ class ImageError(NanocapError):
     """An image is missing, damaged, too large or of a kind that cannot be read."""
 
 
+class ImageWarning(UserWarning):
+    """An image is read, but something in its file could not be used, such as its colour profile."""
+
+
 class BundleError(NanocapError):
     """A bundle is missing, incomplete, altered or unsafe."""
 

@@ -1,14 +1,17 @@
 """From anything that holds an image to the pixels that the encoder takes.
 
 The rule is data (`ImageRule`, from the bundle's manifest), so that every binding can follow it:
-decode fully, put alpha over white, convert to RGB, turn upright, resize with an antialiased filter.
+decode fully, convert to sRGB, put alpha over white, turn upright, resize with an antialiased
+filter.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, TypeAlias, cast
@@ -17,6 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from nanocap.decoding import limits
+from nanocap.decoding.arrays import Box, array_image, check_values, is_array
+from nanocap.decoding.depth import strip_rows
+from nanocap.decoding.regular_file import open_file
+from nanocap.decoding.rgb import rgb_conversion
 from nanocap.errors import ImageError, OptionError, one_line
 from nanocap.formats import open_image
 
@@ -31,9 +39,11 @@ ImageSource: TypeAlias = (
     | npt.NDArray[Any]
 )
 
-MAX_PIXELS = 100_000_000  # 100 megapixels: 400 MB once decoded
+MAX_PIXELS = limits.MAX_PIXELS
 ORIENTATION = 0x0112  # EXIF tag
-STRIP_ROWS = 128  # 2 MB of a photo 4,000 pixels wide
+FILTER_BYTES = 16  # of the weights of a resize, for each pixel of a side
+LONGEST_NAME = 200  # characters of an input that is no path, in a message
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|data:", re.IGNORECASE)
 
 # What to do to stored pixels so that they are upright, by EXIF orientation (CIPA DC-008, 4.6.5).
 UPRIGHT = {
@@ -92,12 +102,21 @@ def load_image(
     whole numbers; but done in strips: of the full size only the decoded image is held, never a
     second copy in RGB or turned upright.
 
+    Arrays, and Pillow images made in memory, follow one rule: uint8 is 0 to 255, bool is black and
+    white, floats are 0 to 1, uint16 (Pillow: `I;16`, `I`) is 0 to 65535 and not 0 to 255 in
+    disguise, so that some value must be above 255 or all be 0. Whatever else they hold is an error.
+    Files say themselves what their numbers mean.
+
+    Colours of another profile than sRGB are converted to it; a profile that is broken gives an
+    `ImageWarning` and is ignored.
+
     Args:
         source: a path, the bytes of a file, a binary file object, a PIL image, or an array
-            [height, width], [height, width, 1 to 4] of uint8, uint16, bool or floats in 0 to 1.
+            [height, width], [height, width, 1 to 4], or what numpy makes one of.
             The same image gives the same pixels in each of these forms.
         rule: default `ImageRule()`.
-        max_pixels: an image with more (width x height) is refused before it is decoded.
+        max_pixels: an image with more (width x height) is refused before it is decoded, and so is
+            one that would take more than 4 bytes for each of so many pixels, or minutes.
 
     Returns:
         uint8 [size, size, 3], RGB.
@@ -106,14 +125,15 @@ def load_image(
         ImageError: it cannot be read; one line with the input and the remedy.
     """
     rule = rule or ImageRule()
-    decoded = _decode(source, rule.exif, max_pixels)
+    decoded = _decode(source, rule.exif, max_pixels, limits.PIXEL_BYTES * rule.size)
     with _damage(decoded.name):
         side, resample = rule.size, RESAMPLE[rule.resample]
         # Rows and columns apart, because Pillow's order between them depends on its version and
         # on the shape, and because the first half can then be done strip by strip.
         narrow = Image.new("RGB", (side, decoded.height))
-        for top in range(0, decoded.height, STRIP_ROWS):
-            bottom = min(top + STRIP_ROWS, decoded.height)
+        step = strip_rows(decoded.width)
+        for top in range(0, decoded.height, step):
+            bottom = min(top + step, decoded.height)
             strip = decoded.rows(top, bottom)
             narrow.paste(strip.resize((side, bottom - top), resample), (0, top))
         return np.asarray(narrow.resize((side, side), resample), dtype=np.uint8)
@@ -122,65 +142,91 @@ def load_image(
 def load_rgb(
     source: ImageSource, *, exif: str = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """`source` decoded at its full size: mode RGB, alpha over white, upright; a new image.
+    """`source` decoded at its full size: mode RGB, sRGB, alpha over white, upright; a new image.
 
     Raises ImageError.
     """
-    decoded = _decode(source, exif, max_pixels)
+    decoded = _decode(source, exif, max_pixels, 0)
     with _damage(decoded.name):
-        return decoded.rows(0, decoded.height)
+        whole = decoded.rows(0, decoded.height)
+        whole.info = {}  # the profile and the orientation are done with
+        return whole
 
 
 @dataclass(frozen=True)
 class _Decoded:
     """An image with its pixels in memory, not yet RGB or upright."""
 
-    image: Image.Image
+    crop: Callable[[Box], Image.Image]  # a part of it as it is stored, as RGB
+    size: tuple[int, int]
     name: str
     orientation: int  # EXIF's, 1 to 8
 
     @property
+    def width(self) -> int:
+        """Of the upright image."""
+        return self.size[self.orientation >= 5]
+
+    @property
     def height(self) -> int:
         """Of the upright image."""
-        return self.image.width if self.orientation >= 5 else self.image.height
+        return self.size[self.orientation < 5]
 
     def rows(self, top: int, bottom: int) -> Image.Image:
         """Rows of the upright image, as RGB."""
         if self.orientation in (3, 4, 7, 8):  # its first row is stored last
             top, bottom = self.height - bottom, self.height - top
-        width, height = self.image.size
+        width, height = self.size
         box = (top, 0, bottom, height) if self.orientation >= 5 else (0, top, width, bottom)
-        rgb = _to_rgb(self.image.crop(box))
+        rgb = self.crop(box)
         return rgb.transpose(UPRIGHT[self.orientation]) if self.orientation > 1 else rgb
 
 
-def _decode(source: ImageSource, exif: str, max_pixels: int) -> _Decoded:
+def _decode(source: ImageSource, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
+    """The pixels of anything that holds an image; `row_bytes` are needed beside for each row."""
     name = describe(source)
     if isinstance(source, Image.Image):
-        return _load(source, name, exif, max_pixels)
-    if isinstance(source, np.ndarray):
-        return _load(_from_array(source, max_pixels), name, exif, max_pixels)
+        return _load(source, name, exif, max_pixels, row_bytes)
+    if is_array(source):
+        return _load_array(source, name, max_pixels, row_bytes)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _read(io.BytesIO(source), name, exif, max_pixels)
+        return _read(io.BytesIO(source), name, exif, max_pixels, row_bytes)
     if hasattr(source, "read"):
-        return _read(cast("IO[bytes]", source), name, exif, max_pixels)
+        return _read(cast("IO[bytes]", source), name, exif, max_pixels, row_bytes)
     try:
-        path = os.fspath(source)
+        path = os.fspath(cast("str | os.PathLike[str]", source))
     except TypeError:
         raise ImageError(
             f"{name}: not an image; give a path, bytes, a file object, a PIL image or an array"
         ) from None
     try:
-        with open(path, "rb") as file:
-            return _read(file, name, exif, max_pixels)
-    except FileNotFoundError:
-        raise ImageError(f"{name}: there is no such file; check the path") from None
+        with open_file(path, name) as file:
+            return _read(file, name, exif, max_pixels, row_bytes)
     except IsADirectoryError:
         raise ImageError(f"{name}: this is a folder; name an image file") from None
     except PermissionError:
         raise ImageError(f"{name}: no permission to read it; check its access rights") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise ImageError(f"{name}: cannot be opened ({error}); check the path") from None
+        raise _not_opened(path, name, error) from None
+
+
+def _not_opened(path: str, name: str, error: OSError | ValueError) -> ImageError:
+    found = URL.match(path)
+    if found:
+        if path.lower().startswith("file:"):
+            return ImageError(f"{_short(name)}: a URL; give the path alone, without file://")
+        return ImageError(
+            f"{_short(name)}: a URL; nanocap takes files, never the network; save the photo first"
+        )
+    if isinstance(error, FileNotFoundError):
+        return ImageError(f"{name}: there is no such file; check the path")
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return ImageError(f"{_short(name)}: too long for a path; give a file's path, or its bytes")
+    return ImageError(f"{name}: cannot be opened ({error}); check the path")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def describe(source: object) -> str:
@@ -189,34 +235,47 @@ def describe(source: object) -> str:
         return one_line(os.fspath(source)) or "''"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"bytes input ({len(source)} bytes)"
-    if isinstance(source, np.ndarray):
-        return f"array {source.dtype} {list(source.shape)}"
     if isinstance(source, Image.Image):
         path = getattr(source, "filename", "")
         return one_line(path) if path else f"PIL image {source.mode} {source.width}x{source.height}"
+    if is_array(source):
+        kind = "array" if isinstance(source, np.ndarray) else type(source).__name__
+        values = (getattr(source, "dtype", ""), list(getattr(source, "shape", ())))
+        return one_line(" ".join([kind, *map(str, values)]))
     name = getattr(source, "name", None)
     return one_line(name) if isinstance(name, str) else f"{type(source).__name__} object"
 
 
-def _read(file: IO[bytes], name: str, exif: str, max_pixels: int) -> _Decoded:
-    with open_image(file, name) as image:
-        return _load(image, name, exif, max_pixels)
+def _read(file: IO[bytes], name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
+    with open_image(file, name, max_pixels) as image:
+        return _load(image, name, exif, max_pixels, row_bytes)
 
 
-def _load(image: Image.Image, name: str, exif: str, max_pixels: int) -> _Decoded:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: the image has no pixels ({width}x{height}); use another")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: {width}x{height} is {width * height / 1e6:.1f} megapixels, above the limit of"
-            f" {max_pixels / 1e6:g}; scale it down or raise the limit (--max-pixels, max_pixels)"
-        )
+def _load(image: Image.Image, name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
+    limits.refuse_large(image.size, name, max_pixels)
     with _damage(name):
-        image.load()
         orientation = _orientation(image) if exif == "apply" else 1
-        deep = image.mode.startswith(("I", "F"))
-        return _Decoded(_to_eight_bits(image) if deep else image, name, orientation)
+        upright = image.size[::-1] if orientation >= 5 and image.format != "TIFF" else image.size
+        limits.refuse_costly(image, name, max_pixels, _working_bytes(upright, row_bytes))
+        image.load()
+        orientation = _orientation(image) if exif == "apply" else 1  # a TIFF has turned itself
+        convert = rgb_conversion(image, name)
+        return _Decoded(lambda box: convert(image.crop(box)), image.size, name, orientation)
+
+
+def _load_array(source: object, name: str, max_pixels: int, row_bytes: int) -> _Decoded:
+    image = array_image(source, name)
+    limits.refuse_large(image.size, name, max_pixels)
+    limits.refuse_memory(image.size, _working_bytes(image.size, row_bytes), name, max_pixels)
+    check_values(image, name)
+    some = image.crop((0, 0, 1, 1))
+    convert = rgb_conversion(some, name)
+    return _Decoded(lambda box: convert(image.crop(box)), image.size, name, 1)
+
+
+def _working_bytes(size: tuple[int, int], row_bytes: int) -> int:
+    """What resizing an upright image takes beside it: one that is narrow or flat is no cheaper."""
+    return size[1] * row_bytes + (max(size) * FILTER_BYTES if row_bytes else 0)
 
 
 @contextmanager
@@ -224,6 +283,8 @@ def _damage(name: str) -> Iterator[None]:
     """Whatever a decoder or a conversion raises, as an ImageError about `name`."""
     try:
         yield
+    except ImageError:
+        raise
     except MemoryError:
         raise ImageError(f"{name}: not enough memory for so many pixels; scale it down") from None
     except Exception as error:  # decoders raise almost anything on damaged input
@@ -238,58 +299,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # broken EXIF is common and says nothing about the pixels
         return 1
     return orientation if orientation in UPRIGHT else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", layer.size, (255, 255, 255))
-    white.paste(layer, mask=layer)
-    return white
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Deep grayscale as mode L. Pillow's own convert() clips at 255, which is almost all white."""
-    deep = np.asarray(image)
-    if deep.dtype.kind == "f":
-        eight = _unit_to_bytes(deep)
-    else:
-        top = int(deep.max())
-        if top > 0xFFFF:  # 32-bit integers have no agreed range: the brightest is white
-            eight = (np.maximum(deep, 0) / (top / 255.0)).astype(np.uint8)
-        else:
-            eight = (np.maximum(deep, 0) >> 8).astype(np.uint8)  # as for 16-bit colour
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        eight[deep == clear] = 255
-    return Image.fromarray(eight)
-
-
-def _unit_to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Floats in 0 to 1 (where the largest is above 1: in 0 to the largest) as 0 to 255."""
-    finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    top = max(1.0, float(finite.max()))
-    return np.rint(np.clip(finite / top, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Image.Image:
-    name = describe(array)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (2, 3, 4)):
-        raise ImageError(f"{name}: an image array is [height, width] or [height, width, 1 to 4]")
-    if array.size == 0:
-        raise ImageError(f"{name}: the array has no pixels; use another")
-    if array.shape[0] * array.shape[1] <= max_pixels:  # else refused next, without a copy
-        if array.dtype == np.bool_:
-            array = array.astype(np.uint8) * np.uint8(255)
-        elif array.dtype.kind == "f":
-            array = _unit_to_bytes(array)
-        elif array.dtype == np.uint16:
-            array = (array >> 8).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ImageError(f"{name}: use uint8, uint16, bool, or floats in 0 to 1")
-    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,114 @@
+"""What decoding a JPEG takes, read off its markers without decoding.
+
+Of a progressive JPEG, and of any whose colours come in scans of their own, the decoder holds all
+coefficients, and goes over them once a scan: a file of half a megabyte can hold it for minutes.
+ITU-T T.81, annex B.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import IO
+
+COEFFICIENT_BYTES = 2
+BLOCK = 8  # coefficients a side
+SCAN, END = 0xDA, 0xD9
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size
+SEQUENTIAL = {0xC0, 0xC1}  # frames of them may come in one scan
+BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+CHUNK = 1 << 16
+# A marker among coded pixels, where 0xFF alone is written FF 00 and restarts are D0 to D7.
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scans:
+    """How a JPEG is stored.
+
+    Attributes:
+        several: it is decoded in more than one scan.
+        coefficients: bytes of all its coefficients, which are held if so.
+        first: where the first scan's pixels begin in the file.
+    """
+
+    several: bool
+    coefficients: int
+    first: int
+
+
+def read_scans(file: IO[bytes]) -> Scans | None:
+    """What the header says, up to the first scan; None where it is damaged."""
+    file.seek(2)
+    frame, several, colours = b"", False, 0
+    while True:
+        marker = _next_marker(file)
+        if marker is None:
+            return None
+        if marker in BARE:
+            continue
+        size = int.from_bytes(file.read(2), "big") - 2
+        if size < 0:
+            return None
+        if marker in FRAMES:
+            frame = file.read(size)
+            several = marker not in SEQUENTIAL
+        elif marker == SCAN:
+            scan = file.read(size)
+            if len(frame) < 6 or not scan:
+                return None
+            colours = frame[5]
+            return Scans(several or scan[0] < colours, _coefficients(frame), file.tell())
+        else:
+            file.seek(size, 1)
+
+
+def count_scans(file: IO[bytes], first: int, limit: int) -> int:
+    """Scans of the JPEG whose first one's pixels begin at `first`; at most `limit` are counted."""
+    count, position = 1, first
+    file.seek(position)
+    data = file.read(CHUNK)
+    place = 0
+    while count < limit:
+        found = _MARKER.search(data, place)
+        if found is None or found.end() + 2 > len(data):
+            # The last bytes may be the start of a marker and its length.
+            position += found.end() - 2 if found else max(len(data) - 1, 0)
+            file.seek(position)
+            fresh = file.read(CHUNK)
+            if len(fresh) < 4:
+                break
+            data, place = fresh, 0
+            continue
+        marker = data[found.end() - 1]
+        if marker == END:
+            break
+        count += marker == SCAN
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        if place > len(data):
+            position += place
+            file.seek(position)
+            data, place = file.read(CHUNK), 0
+    return count
+
+
+def _next_marker(file: IO[bytes]) -> int | None:
+    byte = file.read(1)
+    while byte and byte != b"\xff":
+        byte = file.read(1)
+    while byte == b"\xff":
+        byte = file.read(1)
+    return byte[0] if byte else None
+
+
+def _coefficients(frame: bytes) -> int:
+    height, width, colours = struct.unpack_from(">HHB", frame, 1)
+    samplings = [divmod(sampling, 16) for sampling in frame[7 : 6 + 3 * colours : 3]]
+    wide = max((across for across, _ in samplings), default=1) or 1
+    high = max((down for _, down in samplings), default=1) or 1
+    blocks = sum(
+        -(-width * across // (BLOCK * wide)) * -(-height * down // (BLOCK * high))
+        for across, down in samplings
+    )
+    return blocks * BLOCK * BLOCK * COEFFICIENT_BYTES

@@ -1,0 +1,67 @@
+"""What a file is by its first bytes: which reader takes it, or what people took for a photo."""
+
+from __future__ import annotations
+
+import re
+
+HEAD = 4096  # bytes that are looked at
+
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+# Any image format of the family; which one, the other brands say, or the coded items.
+FAMILY_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}
+
+VIDEO = "a video; give a frame of it as a JPEG"
+RAW = "a raw photo of a camera; export it as JPEG or TIFF"
+# What is often found under the name of a photo, or kept beside photos: pattern, what it is.
+FOREIGN = (
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image; export it as JPEG or PNG"),
+    (rb".{4}ftypcrx ", RAW),
+    (rb".{4}ftyp(avci|avcs|jxsi|jxsc)", "an image of an unusual codec; export it as JPEG"),
+    (rb".{4}(ftyp|moov|mdat|wide)", VIDEO),
+    (rb"\x1aE\xdf\xa3|RIFF.{4}AVI |\x00\x00\x01[\xb3\xba]|FLV\x01|OggS", VIDEO),
+    (rb"(II\*\x00|MM\x00\*).{4}CR", RAW),
+    (rb"FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\x00|\x00MRM|FOVb|.{6}HEAPCCDR", RAW),
+    (rb"%PDF", "a PDF document; export its page as a PNG"),
+    (rb"8BPS", "a Photoshop document; export it as JPEG or PNG"),
+    (rb"gimp xcf", "a GIMP document; export it as JPEG or PNG"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript drawing, not an image; export it as a PNG"),
+    (rb"v/1\x01|#\?RADIANCE", "an image of high dynamic range; export it as JPEG or PNG"),
+    (rb".{128}DICM", "a DICOM image; export it as a PNG"),
+    (rb"qoif|DDS |icns|\x00\x00\x02\x00|BPG\xfb|FLIF|II\xbc", "an image of another format;"
+     " export it as JPEG or PNG"),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ", "an archive; unpack it"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the photo; run git lfs pull"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", "a web page, not the photo on it;"
+     " save the photo itself"),
+    (rb"(\xef\xbb\xbf)?\s*<[?!s].*<svg|\s*<svg", "an SVG drawing; export it as a PNG"),
+)  # fmt: skip
+_FOREIGN = tuple((re.compile(rule, re.DOTALL | re.IGNORECASE), what) for rule, what in FOREIGN)
+
+
+def brands(head: bytes) -> list[bytes]:
+    """The brands of an ISO file (HEIC, AVIF, MP4), the major one first; none for other files."""
+    if head[4:8] != b"ftyp":
+        return []
+    size = int.from_bytes(head[:4], "big")
+    start, end = (16, int.from_bytes(head[8:16], "big")) if size == 1 else (8, size or len(head))
+    box = head[start : min(end, len(head))]
+    return [box[:4], *(box[i : i + 4] for i in range(8, len(box) - 3, 4))]
+
+
+def coded_image(head: bytes) -> str:
+    """`AVIF` or `HEIC` where an ISO file says that it holds such an image; else empty."""
+    found = brands(head)
+    for brand in found:
+        if brand in AVIF_BRANDS:
+            return "AVIF"
+        if brand in HEIC_BRANDS:
+            return "HEIC"
+    if FAMILY_BRANDS.isdisjoint(found):
+        return ""
+    return "AVIF" if b"av01" in head else "HEIC"
+
+
+def foreign(head: bytes) -> str:
+    """What a file is that nanocap does not read, and what to do; empty where that is unknown."""
+    return next((what for rule, what in _FOREIGN if rule.match(head)), "")
