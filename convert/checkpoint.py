@@ -12,7 +12,7 @@ from typing import Any
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.rollout import Probe
 from nanocap.errors import NanocapError
-from nanocap.image import ImageRule
+from nanocap.image_rule import ImageRule
 from nanocap.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
 from nanocap.student import Student
 from nanocap.student.student import count_parameters

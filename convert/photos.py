@@ -15,7 +15,8 @@ import numpy.typing as npt
 from nanocap.convert.errors import ConversionError
 from nanocap.errors import ImageError
 from nanocap.formats import SUFFIXES
-from nanocap.image import ImageRule, load_image
+from nanocap.image import load_image
+from nanocap.image_rule import ImageRule
 
 T = TypeVar("T")
 

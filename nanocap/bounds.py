@@ -1,4 +1,4 @@
-"""Arguments of calls, checked: an OptionError of one line instead of a TypeError from inside."""
+"""Bounds of arguments, and their check: an OptionError of one line, no TypeError from inside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import operator
 from typing import Any
 
 from nanocap.errors import OptionError
+
+MAX_PIXELS = 100_000_000  # of an image: 100 megapixels, 400 MB once decoded
+BATCH = 8  # images through the model at once, where all of them are there from the start
+MAX_BATCH = 1024
+MAX_BEAMS = 64  # with thousands a search takes gigabytes, and finds the same
+MAX_LENGTH_PENALTY = 10
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:

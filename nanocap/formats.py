@@ -16,9 +16,10 @@ from typing import IO, Any, cast
 
 from PIL import Image, ImageFile
 
+from nanocap.bounds import MAX_PIXELS
 from nanocap.decoding import tiff
 from nanocap.decoding.header import MAX_HEADER, HeaderTooLongError, MeteredFile
-from nanocap.decoding.limits import MAX_PIXELS, Piped, file_bytes, memory_limit
+from nanocap.decoding.limits import Piped, file_bytes, memory_limit
 from nanocap.decoding.png import SIGNATURE, PlainPng
 from nanocap.decoding.regular_file import odd_kind
 from nanocap.decoding.signatures import HEAD, RAW, coded_image, foreign

@@ -20,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from nanocap.bounds import MAX_PIXELS
 from nanocap.decoding import limits
 from nanocap.decoding.arrays import Box, array_image, check_values, is_array
 from nanocap.decoding.depth import strip_rows
 from nanocap.decoding.regular_file import open_file
 from nanocap.decoding.rgb import rgb_conversion
-from nanocap.errors import ImageError, OptionError, one_line
+from nanocap.errors import ImageError, one_line
 from nanocap.formats import open_image
+from nanocap.image_rule import ImageRule
 
 ImageSource: TypeAlias = (
     str
@@ -39,7 +41,6 @@ ImageSource: TypeAlias = (
     | npt.NDArray[Any]
 )
 
-MAX_PIXELS = limits.MAX_PIXELS
 ORIENTATION = 0x0112  # EXIF tag
 FILTER_BYTES = 16  # of the weights of a resize, for each pixel of a side
 LONGEST_NAME = 200  # characters of an input that is no path, in a message
@@ -56,41 +57,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-FITS = ("squash",)
-EXIF = ("apply", "ignore")
-
-
-@dataclass(frozen=True)
-class ImageRule:
-    """How an image becomes the encoder's input.
-
-    Attributes:
-        size: side of the square input, in pixels.
-        fit: `squash`: both sides are scaled to `size`, whatever the aspect.
-        resample: filter of the resize, always antialiased (its support grows with the scale).
-        mean, std: per channel, on the scale 0 to 255. The encoder graph applies them itself;
-            they are here for bindings whose graph does not.
-        exif: `apply` turns the image upright by its EXIF orientation, `ignore` does not.
-    """
-
-    size: int = 224
-    fit: str = "squash"
-    resample: str = "bilinear"
-    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
-    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    exif: str = "apply"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.size <= 4096:
-            raise OptionError(f"image rule: size must be 1 to 4096 pixels, got {self.size}")
-        for field, known in (("fit", FITS), ("resample", tuple(RESAMPLE)), ("exif", EXIF)):
-            if getattr(self, field) not in known:
-                raise OptionError(
-                    f"image rule: {field} must be one of {', '.join(known)},"
-                    f" got {getattr(self, field)!r}"
-                )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionError("image rule: mean and std need three numbers each, std above 0")
 
 
 def load_image(

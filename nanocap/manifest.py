@@ -10,7 +10,7 @@ from typing import Any
 
 from nanocap.errors import BundleError, OptionError
 from nanocap.fields import Fields, parse_object
-from nanocap.image import ImageRule
+from nanocap.image_rule import ImageRule
 
 SCHEMA = 1
 MAX_FILES = 1000

@@ -15,11 +15,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nanocap.bounds import number, text, whole
+from nanocap.bounds import (
+    BATCH,
+    MAX_BATCH,
+    MAX_BEAMS,
+    MAX_LENGTH_PENALTY,
+    MAX_PIXELS,
+    number,
+    text,
+    whole,
+)
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
-from nanocap.image import MAX_PIXELS, ImageSource, describe, load_image
+from nanocap.image import ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest, never_generated
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
@@ -29,10 +38,6 @@ from nanocap.vocabulary import Vocabulary, present
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline
-BATCH = 8  # images through the model at once, where all of them are there from the start
-MOST_BATCH = 1024
-MOST_BEAMS = 64  # with thousands a search takes gigabytes, and finds the same
-MOST_LENGTH_PENALTY = 10
 MOST_ROWS = 256  # images times beams through the decoder at once: 130 MB with the bundled model
 
 
@@ -98,6 +103,15 @@ class Captioner:
             candidates = budgets(self.manifest, chosen)
             models = (Loaded(opened, one, threads, wanted) for one in candidates)
             self._model = self._fast_enough(models, deadline_ms)
+
+    @classmethod
+    def of(cls, model: Loaded, *, max_pixels: int = MAX_PIXELS) -> Captioner:
+        """A captioner with a model that is loaded already."""
+        captioner = cls.__new__(cls)
+        captioner.manifest = model.bundle.manifest
+        captioner.max_pixels = max_pixels
+        captioner._model = model
+        return captioner
 
     @property
     def artifact(self) -> Artifact:
@@ -221,7 +235,7 @@ class Captioner:
         sources = cast("Iterable[ImageSource]", sources)
         if batch_size is None:
             batch_size = BATCH if isinstance(sources, Sized) else 1
-        batch_size = whole("batch_size", batch_size, 1, MOST_BATCH)
+        batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
         options = self._options(beams, length_penalty, n_best)
         prefix = self._prefix(length)
 
@@ -307,14 +321,14 @@ class Captioner:
 
     def _options(self, beams: int | None, length_penalty: float | None, n_best: int = 1) -> Search:
         defaults, tokens = self.manifest.decoding, self.manifest.tokens
-        n_best = whole("n_best", n_best, 1, MOST_BEAMS)
+        n_best = whole("n_best", n_best, 1, MAX_BEAMS)
         if beams is None:
             beams = max(defaults.beams, n_best)
         if length_penalty is None:
             length_penalty = defaults.length_penalty
         return Search(
-            beams=whole("beams", beams, 1, MOST_BEAMS),
-            length_penalty=number("length_penalty", length_penalty, 0, MOST_LENGTH_PENALTY),
+            beams=whole("beams", beams, 1, MAX_BEAMS),
+            length_penalty=number("length_penalty", length_penalty, 0, MAX_LENGTH_PENALTY),
             # The last position fed is max_tokens - 1; two of them are the control tokens.
             max_length=self._model.sizes.max_tokens - 1,
             end=tokens.end,

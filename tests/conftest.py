@@ -20,7 +20,7 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle_writer import write_bundle
-from nanocap.image import ImageRule
+from nanocap.image_rule import ImageRule
 from nanocap.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
 
 SPECIAL = ["<pad>", "<end>", "<unk>", "<high>", "<medium>", "<low>", "<any>", "<short>", "<long>"]

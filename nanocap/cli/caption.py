@@ -7,23 +7,28 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanocap.bounds import BATCH, MAX_BATCH, MAX_BEAMS, MAX_PIXELS
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.caption import Caption
 from nanocap.cli.paths import STANDARD_INPUT, find
 from nanocap.cli.progress import Progress
 from nanocap.errors import ImageError, one_line
-from nanocap.image import MAX_PIXELS, load_image
-from nanocap.runtime.ahead import Ahead
-from nanocap.runtime.captioner import BATCH, MOST_BATCH, MOST_BEAMS, Captioner
-from nanocap.runtime.providers import PROVIDERS
+from nanocap.runtime.choice import choose
+from nanocap.runtime.providers import PROVIDERS, Providers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nanocap.caption import Caption
+    from nanocap.manifest import Artifact
+    from nanocap.runtime.captioner import Captioner
 
 EXAMPLES = """\
 \b
@@ -60,19 +65,19 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
 )
 @click.option(
     "--beams",
-    type=click.IntRange(1, MOST_BEAMS),
+    type=click.IntRange(1, MAX_BEAMS),
     help="Sentences weighed at once; 1 is fastest.  [default: the bundle's]",
 )
 @click.option(
     "--n-best",
-    type=click.IntRange(1, MOST_BEAMS),
+    type=click.IntRange(1, MAX_BEAMS),
     default=1,
     show_default=True,
     help="Sentences to print, best first; --beams is at least as many.",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(1, MOST_BATCH),
+    type=click.IntRange(1, MAX_BATCH),
     help="Photos through the model at once.  "
     f"[default: {BATCH}; 1 for a list on standard input, whose next photo may take its time]",
 )
@@ -130,15 +135,6 @@ def command(
     ctx.with_resource(warnings.catch_warnings())
     warnings.filterwarnings("ignore", module="PIL")  # notes about odd files, for programmers
     warnings.showwarning = _show
-    load = partial(
-        Captioner,
-        artifact=artifact,
-        tokens=tokens,
-        deadline_ms=deadline_ms,
-        providers=providers,
-        strict_providers=strict_provider,
-        max_pixels=max_pixels,
-    )
     listed = STANDARD_INPUT in paths
     report = Report(as_json, named=len(paths) > 1 or listed or os.path.isdir(paths[0]))
     found: Iterable[str] = chain.from_iterable(
@@ -158,47 +154,73 @@ def command(
             waiting.append(path)
             yield path
 
-    if not report.named:
-        one = _one(paths[0], bundle, load, threads, max_pixels, beams, length, n_best)
-        report.outcome(paths[0], one)
-    elif found:
-        captioner = load(bundle, threads=threads)
+    opened = Bundle(bundle or default_bundle())
+    wanted = Providers(providers, strict_provider)
+    if not found:
+        pass  # such as a folder without photos, of which the user was told
+    elif report.named or deadline_ms is not None:
+        from nanocap.runtime.captioner import Captioner
+
+        captioner = Captioner(
+            opened,
+            artifact=artifact,
+            tokens=tokens,
+            deadline_ms=deadline_ms,
+            providers=wanted.names,
+            strict_providers=wanted.strict,
+            threads=threads,
+            max_pixels=max_pixels,
+        )
+        batch_size = batch_size or (1 if listed else BATCH)
         for outcome in captioner.attempt(
-            sources(),
-            batch_size=batch_size or (1 if listed else BATCH),
-            beams=beams,
-            length=length,
-            n_best=n_best,
+            sources(), batch_size=batch_size, beams=beams, length=length, n_best=n_best
         ):
             report.outcome(waiting.popleft(), outcome)
             progress.step()
+    else:
+        chosen = choose(opened.manifest, None, artifact, tokens)
+        try:
+            captioner, pixels = _start(paths[0], opened, chosen, threads, wanted, max_pixels)
+            one = captioner(pixels, beams=beams, length=length, n_best=n_best)
+            report.outcome(paths[0], one)
+        except ImageError as error:
+            report.outcome(paths[0], error)
     progress.clear()
     ctx.exit(1 if report.failures else 0)
 
 
-def _one(
+def _start(
     path: str,
-    bundle: str | None,
-    load: Callable[..., Captioner],
+    bundle: Bundle,
+    artifact: Artifact,
     threads: int | None,
+    providers: Providers,
     max_pixels: int,
-    beams: int | None,
-    length: str | None,
-    n_best: int,
-) -> Caption | ImageError:
-    """The outcome of a single photo, with the quickest start.
+) -> tuple[Captioner, NDArray[Any]]:
+    """A captioner for a single photo, and the photo, with the quickest start.
 
-    The model is loaded while the photo is decoded. More than one thread would take longer to start
-    than it saves.
+    The engine's package is imported first. Then, while a thread opens the graphs outside Python's
+    lock, come all other imports and the photo. More than one thread of the engine would take longer
+    to start than it saves.
+
+    Raises:
+        ImageError: the photo cannot be read.
+        NanocapError: the model cannot be loaded; that goes before.
     """
-    opened = Bundle(bundle or default_bundle())
-    captioner = Ahead(partial(load, opened, threads=threads or 1))
+    from nanocap.runtime.ahead import Ahead
+    from nanocap.runtime.engines import import_ahead
+    from nanocap.runtime.loaded import Loaded, one_a_core
+
+    model = Ahead(partial(Loaded, bundle, artifact, one_a_core(threads or 1), providers))
+    import_ahead(artifact.backend)
+    from nanocap.image import load_image
+    from nanocap.runtime.captioner import Captioner
+
     try:
-        pixels = load_image(path, opened.manifest.image, max_pixels=max_pixels)
-    except ImageError as error:
-        captioner.result()  # a bundle that is refused is the greater failure
-        return error
-    return captioner.result()(pixels, beams=beams, length=length, n_best=n_best)
+        pixels = load_image(path, bundle.manifest.image, max_pixels=max_pixels)
+    finally:
+        loaded = model.result()
+    return Captioner.of(loaded, max_pixels=max_pixels), pixels
 
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from nanocap.errors import ImageError, OptionError
-from nanocap.formats import SUFFIXES, photos_in
 
 STANDARD_INPUT = "-"
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -34,6 +33,8 @@ def find(path: str, refused: Refused, *, null: bool = False) -> Iterator[str]:
 
 
 def _in_folder(folder: str, refused: Refused) -> Iterator[str]:
+    from nanocap.formats import SUFFIXES, photos_in  # Pillow: not before it is needed
+
     count = 0
 
     def fail(name: str, message: str) -> None:

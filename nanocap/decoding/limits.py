@@ -13,10 +13,10 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
+from nanocap.bounds import MAX_PIXELS
 from nanocap.decoding import jpeg, jpeg2000, tiff
 from nanocap.errors import ImageError
 
-MAX_PIXELS = 100_000_000  # 100 megapixels: 400 MB once decoded
 PIXEL_BYTES = 4  # of RGB in Pillow, and what each pixel of the limit may take
 ALLOWANCE = 64 << 20  # bytes beside the pixels: the header, strips, the narrow half of a resize
 

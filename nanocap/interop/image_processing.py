@@ -9,7 +9,8 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from nanocap.image import ImageRule, ImageSource, load_image
+from nanocap.image import ImageSource, load_image
+from nanocap.image_rule import ImageRule
 
 
 class NanocapImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers is not followed

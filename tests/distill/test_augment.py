@@ -18,7 +18,8 @@ from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.maps import Maps, Photos, may_flip, normalize
 from nanocap.distill.recipe import Recipe
-from nanocap.image import ImageRule, load_image
+from nanocap.image import load_image
+from nanocap.image_rule import ImageRule
 from nanocap.student import Student
 
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from nanocap.errors import ImageError, OptionError
-from nanocap.image import ImageRule, load_image, load_rgb
+from nanocap.image import load_image, load_rgb
+from nanocap.image_rule import ImageRule
 
 RULE = ImageRule(size=24)
 

@@ -90,7 +90,7 @@ def test_the_image_processor_gives_the_pixels_of_the_runtime(folder: Path, tmp_p
 
 
 def checkpoint_rule(folder: Path) -> Any:
-    from nanocap.image import ImageRule
+    from nanocap.image_rule import ImageRule
 
     size = json.loads((folder / "config.json").read_text())["encoder"]["dimensions"]["image_size"]
     return ImageRule(size=size)

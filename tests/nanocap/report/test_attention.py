@@ -17,7 +17,7 @@ from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle_writer import write_bundle
 from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.tracing import trace
-from nanocap.image import ImageRule
+from nanocap.image_rule import ImageRule
 from nanocap.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
 from nanocap.report.attention import Attention
 from nanocap.report.probes import NoAttention

@@ -1,0 +1,44 @@
+"""How an image becomes the encoder's input, as data that every binding can follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nanocap.errors import OptionError
+
+FITS = ("squash",)
+RESAMPLES = ("bilinear", "bicubic")
+EXIF = ("apply", "ignore")
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """How an image becomes the encoder's input.
+
+    Attributes:
+        size: side of the square input, in pixels.
+        fit: `squash`: both sides are scaled to `size`, whatever the aspect.
+        resample: filter of the resize, always antialiased (its support grows with the scale).
+        mean, std: per channel, on the scale 0 to 255. The encoder graph applies them itself;
+            they are here for bindings whose graph does not.
+        exif: `apply` turns the image upright by its EXIF orientation, `ignore` does not.
+    """
+
+    size: int = 224
+    fit: str = "squash"
+    resample: str = "bilinear"
+    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
+    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    exif: str = "apply"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096:
+            raise OptionError(f"image rule: size must be 1 to 4096 pixels, got {self.size}")
+        for field, known in (("fit", FITS), ("resample", RESAMPLES), ("exif", EXIF)):
+            if getattr(self, field) not in known:
+                raise OptionError(
+                    f"image rule: {field} must be one of {', '.join(known)},"
+                    f" got {getattr(self, field)!r}"
+                )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionError("image rule: mean and std need three numbers each, std above 0")
