@@ -47,7 +47,7 @@ class Loaded:
         )  # outside Python's lock, for the most part
         where = f"{self.bundle.where}: {TOKENIZER}"
         self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self.sizes.vocabulary, where)
-        self.repeats = Repeats.of(self.vocabulary.pieces)
+        self.repeats: Repeats | None = Repeats.of(self.vocabulary.pieces)
         self._engine = engine.result()
         self._process = os.getpid()
 
