@@ -254,11 +254,10 @@ def _read(file: IO[bytes], name: str, exif: str, max_pixels: int, row_bytes: int
 def _load(image: Image.Image, name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
     limits.refuse_large(image.size, name, max_pixels)
     with _damage(name):
-        orientation = _orientation(image) if exif == "apply" else 1
-        upright = image.size[::-1] if orientation >= 5 and image.format != "TIFF" else image.size
-        limits.refuse_costly(image, name, max_pixels, _working_bytes(upright, row_bytes))
+        limits.refuse_costly(image, name, max_pixels, _working_bytes(image.size, row_bytes))
         image.load()
-        orientation = _orientation(image) if exif == "apply" else 1  # a TIFF has turned itself
+        # Only now: a TIFF has turned itself, and a PNG may tell after its pixels.
+        orientation = _orientation(image) if exif == "apply" else 1
         convert = rgb_conversion(image, name)
         return _Decoded(lambda box: convert(image.crop(box)), image.size, name, orientation)
 
@@ -274,8 +273,8 @@ def _load_array(source: object, name: str, max_pixels: int, row_bytes: int) -> _
 
 
 def _working_bytes(size: tuple[int, int], row_bytes: int) -> int:
-    """What resizing an upright image takes beside it: one that is narrow or flat is no cheaper."""
-    return size[1] * row_bytes + (max(size) * FILTER_BYTES if row_bytes else 0)
+    """What resizing an image takes beside it, whichever side is upright; nothing without rows."""
+    return max(size) * (row_bytes + FILTER_BYTES) if row_bytes else 0
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def array_image(source: object, name: str) -> ArrayImage:
         raise ImageError(f"{name}: an image array is [height, width] or [height, width, 1 to 4]")
     if array.size == 0:
         raise ImageError(f"{name}: the array has no pixels; use another")
-    if not (array.dtype.kind in "bf" or array.dtype in (np.uint8, np.uint16)):
+    if not (array.dtype.kind in "bf" or (array.dtype.kind == "u" and array.dtype.itemsize <= 2)):
         raise ImageError(
             f"{name}: use uint8, uint16, bool, or floats in 0 to 1 (integers of 0 to 255:"
             " .astype('uint8'))"
