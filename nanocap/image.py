@@ -41,6 +41,7 @@ ImageSource: TypeAlias = (
 
 MAX_PIXELS = limits.MAX_PIXELS
 ORIENTATION = 0x0112  # EXIF tag
+MAX_EXIF = 1 << 20  # bytes; each of its tags may name all of them, and is copied
 FILTER_BYTES = 16  # of the weights of a resize, for each pixel of a side
 LONGEST_NAME = 200  # characters of an input that is no path, in a message
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|data:", re.IGNORECASE)
@@ -293,6 +294,8 @@ def _damage(name: str) -> Iterator[None]:
 
 
 def _orientation(image: Image.Image) -> int:
+    if len(image.info.get("exif") or b"") > MAX_EXIF:
+        return 1
     try:
         orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF is common and says nothing about the pixels

@@ -92,7 +92,8 @@ def check_values(image: ArrayImage, name: str) -> None:
 
 
 def _as_array(source: object, name: str) -> Pixels:
-    if np.ma.isMaskedArray(source) and np.ma.is_masked(source):
+    # Asked without numpy.ma, which is only imported for it.
+    if isinstance(source, np.ndarray) and np.any(getattr(source, "mask", False)):
         raise ImageError(f"{name}: some of its pixels are masked; fill them: .filled(255)")
     try:
         return np.asarray(source)

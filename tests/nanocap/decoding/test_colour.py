@@ -78,6 +78,9 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "PIL"])
 def test_exchanged_primaries_exchange_the_channels(kind: str) -> None:
+    Image.init()
+    if kind not in {*Image.SAVE, "PIL"}:
+        pytest.skip(f"this Pillow writes no {kind}")
     image = photo()
     options: dict[str, Any] = {"quality": 100} if kind in ("JPEG", "WEBP", "AVIF") else {}
     if kind == "PIL":
