@@ -17,10 +17,10 @@ from typing import IO, Any, cast
 from PIL import Image, ImageFile
 
 from nanocap.bounds import MAX_PIXELS
-from nanocap.decoding import tiff
+from nanocap.decoding import icon, tiff
 from nanocap.decoding.header import MAX_HEADER, HeaderTooLongError, MeteredFile
 from nanocap.decoding.limits import Piped, file_bytes, memory_limit
-from nanocap.decoding.png import SIGNATURE, PlainPng
+from nanocap.decoding.png import PlainPng
 from nanocap.decoding.regular_file import odd_kind
 from nanocap.decoding.signatures import HEAD, RAW, coded_image, foreign
 from nanocap.errors import ImageError
@@ -128,7 +128,7 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
 
 
 def _reason(head: bytes, coded: str, broken: str) -> str:
-    known = foreign(head)
+    known = "" if coded else foreign(head)
     if known:
         return known
     if broken:
@@ -159,23 +159,27 @@ def _accepts(kind: str, head: bytes) -> bool | str:
 
 def _open(kind: str, file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     factory = Image.OPEN[kind][0]
-    file.seek(0)
     if kind in WHOLE:
+        file.seek(0)
         return cast(Image.Image, factory(file, ""))
     if kind == "TIFF":
         _check_directory(file, name)
+    if kind == "ICO":
+        inside = _open_icon(file, name, max_pixels)
+        if inside is not None:
+            return inside
+    file.seek(0)
     plain = PlainPng(file) if kind == "PNG" else None
     metered = MeteredFile(plain or file)
     image = cast(Image.Image, factory(cast("IO[bytes]", metered), ""))
     metered.free()
     if plain and plain.has_profile:
         image.info["icc_profile"] = plain.profile
-    return _open_icon(image, file, name, max_pixels) if kind == "ICO" else image
+    return image
 
 
 def _check_directory(file: IO[bytes], name: str) -> None:
     directory = tiff.read_directory(file)
-    file.seek(0)
     if directory is None:
         return  # Pillow says what is damaged
     if directory.raw:
@@ -187,18 +191,20 @@ def _check_directory(file: IO[bytes], name: str) -> None:
         )
 
 
-def _open_icon(icon: Any, file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
-    """The largest image of an icon, whose real size only its own header tells."""
-    entry = icon.ico.entry[icon.ico.getentryindex(icon.size)]
-    file.seek(entry.offset)
-    head = file.read(16)
-    if head.startswith(SIGNATURE):
-        file.seek(entry.offset)
-        return open_image(io.BytesIO(file.read(min(entry.size, MAX_HEADER))), name, max_pixels)
-    width, height = (int.from_bytes(head[place : place + 4], "little") for place in (4, 8))
-    if not (width <= ICON_SIDE and height <= 2 * ICON_SIDE):
-        raise ImageError(f"{name}: a damaged ICO header: {width}x{height}; export it as a PNG")
-    return cast(Image.Image, icon)
+def _open_icon(file: IO[bytes], name: str, max_pixels: int) -> Image.Image | None:
+    """The PNG in an icon; None where its largest image is a bitmap, of a size that can be."""
+    found = icon.largest_image(file)
+    if found is None:
+        return None
+    if found.is_png:
+        file.seek(found.start)
+        data = file.read(min(found.size, MAX_HEADER))
+        return open_image(io.BytesIO(data), name, max_pixels)
+    if max(found.width, found.height) > ICON_SIDE:
+        raise ImageError(
+            f"{name}: an icon of {found.width}x{found.height}, larger than any; export it as a PNG"
+        )
+    return None
 
 
 def _head(file: IO[bytes], name: str) -> tuple[bytes, bool]:

@@ -42,6 +42,7 @@ ImageSource: TypeAlias = (
 )
 
 ORIENTATION = 0x0112  # EXIF tag
+MAX_EXIF = 1 << 20  # bytes; each of its tags may name all of them, and is copied
 FILTER_BYTES = 16  # of the weights of a resize, for each pixel of a side
 LONGEST_NAME = 200  # characters of an input that is no path, in a message
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|data:", re.IGNORECASE)
@@ -220,11 +221,10 @@ def _read(file: IO[bytes], name: str, exif: str, max_pixels: int, row_bytes: int
 def _load(image: Image.Image, name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
     limits.refuse_large(image.size, name, max_pixels)
     with _damage(name):
-        orientation = _orientation(image) if exif == "apply" else 1
-        upright = image.size[::-1] if orientation >= 5 and image.format != "TIFF" else image.size
-        limits.refuse_costly(image, name, max_pixels, _working_bytes(upright, row_bytes))
+        limits.refuse_costly(image, name, max_pixels, _working_bytes(image.size, row_bytes))
         image.load()
-        orientation = _orientation(image) if exif == "apply" else 1  # a TIFF has turned itself
+        # Only now: a TIFF has turned itself, and a PNG may tell after its pixels.
+        orientation = _orientation(image) if exif == "apply" else 1
         convert = rgb_conversion(image, name)
         return _Decoded(lambda box: convert(image.crop(box)), image.size, name, orientation)
 
@@ -240,8 +240,8 @@ def _load_array(source: object, name: str, max_pixels: int, row_bytes: int) -> _
 
 
 def _working_bytes(size: tuple[int, int], row_bytes: int) -> int:
-    """What resizing an upright image takes beside it: one that is narrow or flat is no cheaper."""
-    return size[1] * row_bytes + (max(size) * FILTER_BYTES if row_bytes else 0)
+    """What resizing an image takes beside it, whichever side is upright; nothing without rows."""
+    return max(size) * (row_bytes + FILTER_BYTES) if row_bytes else 0
 
 
 @contextmanager
@@ -260,6 +260,8 @@ def _damage(name: str) -> Iterator[None]:
 
 
 def _orientation(image: Image.Image) -> int:
+    if len(image.info.get("exif") or b"") > MAX_EXIF:
+        return 1
     try:
         orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF is common and says nothing about the pixels

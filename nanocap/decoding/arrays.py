@@ -75,7 +75,7 @@ def array_image(source: object, name: str) -> ArrayImage:
         raise ImageError(f"{name}: an image array is [height, width] or [height, width, 1 to 4]")
     if array.size == 0:
         raise ImageError(f"{name}: the array has no pixels; use another")
-    if not (array.dtype.kind in "bf" or array.dtype in (np.uint8, np.uint16)):
+    if not (array.dtype.kind in "bf" or (array.dtype.kind == "u" and array.dtype.itemsize <= 2)):
         raise ImageError(
             f"{name}: use uint8, uint16, bool, or floats in 0 to 1 (integers of 0 to 255:"
             " .astype('uint8'))"
@@ -92,7 +92,8 @@ def check_values(image: ArrayImage, name: str) -> None:
 
 
 def _as_array(source: object, name: str) -> Pixels:
-    if np.ma.isMaskedArray(source) and np.ma.is_masked(source):
+    # Asked without numpy.ma, which is only imported for it.
+    if isinstance(source, np.ndarray) and np.any(getattr(source, "mask", False)):
         raise ImageError(f"{name}: some of its pixels are masked; fill them: .filled(255)")
     try:
         return np.asarray(source)

@@ -10,7 +10,6 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from PIL import Image
@@ -142,7 +141,7 @@ def _to_srgb(mode: str, profile: bytes | None) -> tuple[str, Transform]:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = SPACES[source.profile.xcolor_space.strip()]
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    return mode, partial(cast(Transform, ImageCms.applyTransform), transform=transform)
+    return mode, lambda image: cast(Image.Image, ImageCms.applyTransform(image, transform))
 
 
 def _warn(name: str, why: str) -> None:

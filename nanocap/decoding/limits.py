@@ -20,6 +20,7 @@ from nanocap.errors import ImageError
 PIXEL_BYTES = 4  # of RGB in Pillow, and what each pixel of the limit may take
 ALLOWANCE = 64 << 20  # bytes beside the pixels: the header, strips, the narrow half of a resize
 
+POINTER_BYTES = 8  # of a row, in each image of Pillow
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 WEBP_BYTES = 16  # two canvases of the animation decoder, its answer, and the image
 AVIF_BYTES, HEIF_BYTES = 7.5, 8.0  # without and with the planes of 4:2:0
@@ -36,6 +37,9 @@ SMALLEST_SCAN = 10_000  # pixels: a pass over fewer takes as long
 PYTHON_PIXELS = {"ppm": 5_000_000, "ppm_plain": 5_000_000, "bmp_rle": 20_000_000}
 PYTHON_BYTES = {"bmp_rle": 20_000_000, "ppm_plain": 60_000_000}
 MAX_JPEG2000 = 48_000_000  # bytes
+
+
+UNTILED = ("HEIF", "WEBP")  # formats whose plugins keep no list of what is to be decoded
 
 
 class Piped(io.BytesIO):
@@ -71,12 +75,11 @@ def refuse_costly(image: Image.Image, name: str, max_pixels: int, working: int =
         working: bytes that are needed beside the decoded image.
     """
     needed = working
-    waiting = isinstance(image, ImageFile.ImageFile) and (image.tile or image.format == "HEIF")
-    if isinstance(image, ImageFile.ImageFile) and waiting and image.fp is not None:
+    if isinstance(image, ImageFile.ImageFile) and _is_waiting(image) and image.fp is not None:
         place = image.fp.tell()
         try:
             _refuse_slow(image, image.fp, name, max_pixels)
-            needed += _decoding_bytes(image, image.fp)
+            needed += decoding_bytes(image, image.fp)
         finally:
             image.fp.seek(place)
     refuse_memory(image.size, needed, name, max_pixels)
@@ -93,9 +96,27 @@ def refuse_memory(size: tuple[int, int], needed: int, name: str, max_pixels: int
         )
 
 
+def decoding_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
+    """What decoding an opened image takes in memory, the image itself included.
+
+    Args:
+        file: that it is read from; left anywhere.
+    """
+    pixels = image.width * image.height
+    extra = EXTRA_BYTES.get(image.format or "")
+    decoded = pixels * MODE_BYTES.get(image.mode, PIXEL_BYTES) + image.height * POINTER_BYTES
+    held = int(getattr(file, "held", 0))  # of `Piped`, also where another file stands before it
+    return decoded + held + (extra(image, file, pixels) if extra else 0)
+
+
 def file_bytes(file: IO[bytes]) -> int:
     """The size of a file that can seek; it is left at its end."""
     return file.seek(0, io.SEEK_END)
+
+
+def _is_waiting(image: ImageFile.ImageFile) -> bool:
+    """Whether an image is not decoded yet."""
+    return bool(image.tile) or image.format in UNTILED
 
 
 def _refuse_slow(image: ImageFile.ImageFile, file: IO[bytes], name: str, max_pixels: int) -> None:
@@ -119,14 +140,6 @@ def _refuse_slow(image: ImageFile.ImageFile, file: IO[bytes], name: str, max_pix
                 f"{name}: a progressive JPEG of more than {most} scans, which takes too long to"
                 " decode; save it again as a plain JPEG"
             )
-
-
-def _decoding_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
-    pixels = image.width * image.height
-    extra = EXTRA_BYTES.get(image.format or "")
-    decoded = pixels * MODE_BYTES.get(image.mode, PIXEL_BYTES)
-    held = int(getattr(file, "held", 0))  # of `Piped`, also where another file stands before it
-    return decoded + held + (extra(image, file, pixels) if extra else 0)
 
 
 def _jpeg_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:

@@ -60,8 +60,9 @@ class PlainPng:
         raise ValueError(f"more than {MAX_CHUNKS} chunks")
 
     def read(self, size: int = -1) -> bytes:
-        """Bytes from here on, a megabyte at most."""
+        """Bytes from here on; of more than a megabyte, the rest is passed over."""
         left = MAX_READ if size < 0 else min(size, MAX_READ)
+        beyond = max(size, left) - left
         parts = []
         while left > 0 and self._place < self._end:
             run = bisect_right(self._starts, self._place) - 1
@@ -73,6 +74,7 @@ class PlainPng:
             parts.append(part)
             self._place += len(part)
             left -= len(part)
+        self._place += beyond
         return b"".join(parts)
 
     def seek(self, offset: int, whence: int = 0) -> int:

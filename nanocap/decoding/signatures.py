@@ -36,7 +36,6 @@ FOREIGN = (
      " save the photo itself"),
     (rb"(\xef\xbb\xbf)?\s*<[?!s].*<svg|\s*<svg", "an SVG drawing; export it as a PNG"),
 )  # fmt: skip
-_FOREIGN = tuple((re.compile(rule, re.DOTALL | re.IGNORECASE), what) for rule, what in FOREIGN)
 
 
 def brands(head: bytes) -> list[bytes]:
@@ -64,4 +63,5 @@ def coded_image(head: bytes) -> str:
 
 def foreign(head: bytes) -> str:
     """What a file is that nanocap does not read, and what to do; empty where that is unknown."""
-    return next((what for rule, what in _FOREIGN if rule.match(head)), "")
+    flags = re.DOTALL | re.IGNORECASE
+    return next((what for rule, what in FOREIGN if re.match(rule, head, flags)), "")

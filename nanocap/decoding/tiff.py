@@ -17,6 +17,7 @@ SUBFILE, BITS, COLOURS, ORIENTATION = 254, 258, 262, 274
 STRIPS, SAMPLES, ROWS, PLANAR = 273, 277, 278, 284
 TILE_WIDTH, TILE_HEIGHT, TILES, SUBDIRECTORIES, DNG = 322, 323, 324, 330, 50706
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+CANON = b"CR"  # behind the header of a CR2
 MAX_ENTRIES = 4096
 MAX_PARTS = 500_000  # strips or tiles: 100 megapixels in tiles of 16x16 have 390,000
 PART_BYTES = 400  # what Pillow keeps of each part, in Python objects
@@ -62,7 +63,7 @@ def read_directory(file: IO[bytes]) -> Directory | None:
     return Directory(
         parts=max(counts.get(STRIPS, 0), counts.get(TILES, 0)),
         data=sum(TYPE_BYTES.get(kind, 0) * number for _, kind, number, _ in rows),
-        raw=DNG in counts or bool(reduced and SUBDIRECTORIES in counts),
+        raw=head[8:10] == CANON or DNG in counts or bool(reduced and SUBDIRECTORIES in counts),
     )
 
 

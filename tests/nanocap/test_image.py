@@ -224,16 +224,6 @@ def test_sixteen_bits_of_colour_and_of_transparency() -> None:
     assert (load_image(clear, RULE) == 255).all()
 
 
-def test_integers_and_floats_without_an_agreed_range() -> None:
-    bright = np.array([[0, 1 << 20], [1 << 19, -5]], dtype=np.int32)
-    grays = np.asarray(load_rgb(Image.fromarray(bright)))[..., 0]
-    assert grays.tolist() == [[0, 255], [127, 0]]
-    unit = np.array([[0.0, 1.0], [0.5, np.nan]], dtype=np.float32)
-    assert np.asarray(load_rgb(unit))[..., 0].tolist() == [[0, 255], [128, 0]]
-    np.testing.assert_array_equal(load_rgb(Image.fromarray(unit)), load_rgb(unit))
-    assert np.asarray(load_rgb(unit * 200))[..., 0].tolist() == [[0, 255], [128, 0]]
-
-
 def test_gray_and_one_bit() -> None:
     gray = gradient().convert("L")
     expected = reference(gray.convert("RGB"))
@@ -257,6 +247,13 @@ def test_of_several_frames_the_first_counts(kind: str) -> None:
     data = encoded(red, kind, save_all=True, append_images=[blue], **options)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
     assert load_image(data, RULE)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_a_frame_larger_than_its_canvas_is_a_larger_image() -> None:
+    data = bytearray(encoded(Image.new("L", (9, 9), 200), "GIF"))
+    data[6:10] = struct.pack("<HH", 4, 4)  # of the canvas
+    assert load_rgb(bytes(data)).size == (9, 9)
+    assert "81" not in one_line_about("9x9", bytes(data), max_pixels=80)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
@@ -358,19 +355,39 @@ def test_the_limit_is_the_callers_and_pillows_is_untouched() -> None:
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((3, 4, 5), np.uint8),
-        np.zeros((4,), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 4, 3), np.int64),
-        np.zeros((2, 4, 4, 3), np.uint8),
-        np.zeros((4, 4), dtype=complex),
-    ],
-)
-def test_arrays_that_are_no_images(array: npt.NDArray[Any]) -> None:
-    one_line_about(f"array {array.dtype}", array)
+KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000")
+FILES = {kind: encoded(gradient((33, 21)), kind) for kind in KINDS}
+FILES["progressive"] = encoded(gradient((33, 21)), "JPEG", progressive=True)
+FILES["deflate"] = encoded(gradient((33, 21)), "TIFF", compression="tiff_adobe_deflate")
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(sorted(FILES)), data=st.data())
+def test_any_bytes_are_an_image_or_an_image_error(kind: str, data: st.DataObject) -> None:
+    """Cut off, altered, lengthened: never another exception, never more than the limits."""
+    broken = bytearray(FILES[kind])
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, len(broken) - 1))
+        broken[place] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(broken)))
+    tail = data.draw(st.binary(max_size=20))
+    try:
+        pixels = load_image(bytes(broken[:end]) + tail, RULE, max_pixels=1_000_000)
+    except ImageError as error:
+        message = str(error)
+    else:
+        assert pixels.shape == (24, 24, 3)
+        message = ""
+    assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=200, deadline=None)
+@given(start=st.sampled_from([b"", *(data[:12] for data in FILES.values())]), rest=st.binary())
+def test_no_bytes_at_all_are_another_exception(start: bytes, rest: bytes) -> None:
+    with suppress(ImageError):
+        assert load_image(start + rest, RULE, max_pixels=1_000_000).shape == (24, 24, 3)
 
 
 @pytest.mark.parametrize(
