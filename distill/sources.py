@@ -208,7 +208,7 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
     kind = TABLE_FORMATS.get(path.suffix.lower())
     if kind is None or not path.is_file():
         raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
-    for row in _load(kind, data_files=str(path), split="train"):
+    for row in _load(kind, data_files=glob.escape(str(path)), split="train"):
         if not has(row, source.image):
             raise DataError(
                 f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"

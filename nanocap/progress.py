@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -40,8 +40,9 @@ class Progress:
         self.total, self.label, self.note = total, label, ""
         self.done = 0
         self.skipped = 0  # of those that are done: by an earlier run, so in no time
-        self.shown = sys.stderr.isatty() and (total is None or total > FEW)
-        self._named, self._plain = plain and not self.shown, plain and not sys.stderr.isatty()
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.shown = terminal and (total is None or total > FEW)
+        self._named, self._plain = plain and not self.shown, plain and not terminal
         self._now, self._start = now, now()
         self._drawn = self._start - REDRAWN
         self._wait, self._next = FIRST, self._start + FIRST
@@ -49,14 +50,12 @@ class Progress:
     def clear(self) -> None:
         """Take the line away, before something else is printed."""
         if self.shown:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
+            _write(CLEAR_LINE)
 
     def begin(self) -> None:
         """Say what begins, where no line shows it."""
         if self._named:
-            sys.stderr.write(f"{self.label}\n")
-            sys.stderr.flush()
+            _write(f"{self.label}\n")
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """The items, each counted when the next one is asked for."""
@@ -68,8 +67,7 @@ class Progress:
         """Leave the line as it is and go to the next."""
         if self.shown:
             self.clear()
-            sys.stderr.write(f"{self.line(self._now() - self._start)}\n")
-            sys.stderr.flush()
+            _write(f"{self.line(self._now() - self._start)}\n")
 
     def skip(self, count: int) -> None:
         """So many were done before the start."""
@@ -83,13 +81,11 @@ class Progress:
         now = self._now()
         if self.shown and (now >= self._drawn + REDRAWN or self.done == self.total):
             self._drawn = now
-            sys.stderr.write(f"{CLEAR_LINE}{self.line(now - self._start)}")
-            sys.stderr.flush()
+            _write(f"{CLEAR_LINE}{self.line(now - self._start)}")
         elif self._plain and now >= self._next:
             self._wait = min(2 * self._wait, MOST)
             self._next = now + self._wait
-            sys.stderr.write(f"{self.line(now - self._start)}\n")
-            sys.stderr.flush()
+            _write(f"{self.line(now - self._start)}\n")
 
     def line(self, seconds: float) -> str:
         """The text after `seconds`."""
@@ -102,6 +98,14 @@ class Progress:
         hours, minutes = divmod(left // 60, 60)
         clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
         return f"{label}{self.done}/{self.total}  {rate:.1f}/s  {clock}:{left % 60:02} left{note}"
+
+
+def _write(text: str) -> None:
+    """To standard error; where that is closed or full, what is done matters more."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 @contextmanager
