@@ -20,6 +20,7 @@ from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.parity import check_student
 from nanocap.convert.photos import find_photos, load_photos, spread
 from nanocap.convert.quantize import Int8Options
 from nanocap.errors import EngineError, MissingExtraError, OptionError
@@ -102,6 +103,8 @@ def build_bundle(
         report=report,
         count=count,
     )
+    report("checking that the student is ready for it")
+    check_student(checkpoint.student, job.probe, checkpoint.where)
     exported = _shared(
         each
         for backend, exporter in exporters.items()

@@ -14,7 +14,7 @@ from nanocap.runtime.engines import Engine, Floats, Ints
 from nanocap.student import Student
 
 LOGITS_TOLERANCE = 1e-3  # of an fp32 export against eager
-BATCH_TOLERANCE = 1e-3  # of a photo in a batch against the same alone
+BATCH_TOLERANCE = 1e-3  # of a photo in a batch against the same alone, of the largest value
 CHECKED = 3  # photos, and beams, of the check of batches
 
 
@@ -148,31 +148,74 @@ def check_exact(parity: Parity, what: str) -> None:
 def check_batches(
     engine: Engine, probe: Probe, what: str, tolerance: float = BATCH_TOLERANCE
 ) -> None:
-    """That a photo gives the same alone, in a batch, and under several beams, to `tolerance`.
+    """That a photo gives the same beside others, alone, and under several beams, to `tolerance`.
+
+    Differences are shares of the largest value, or of 1 where that is smaller. Beside other photos,
+    the sums are added in the same order: what differs then comes from those photos. Alone, they may
+    be added in another order, and where a student has learnt little, with tokens that are much
+    alike, that decides which of them merge and to what integer a value is rounded.
 
     Raises:
         ConversionError: it does not.
     """
     pixels = np.resize(probe.pixels, (CHECKED, *probe.pixels.shape[1:]))
-    keys, values = engine.encode(pixels)
     tokens = np.array([[probe.prefix[0], probe.end, *probe.prefix[1:2]]] * CHECKED, np.int64)
-    beams = tokens.shape[1]
-    logits, _ = engine.step(tokens, 0, (keys, values), empty_cache(probe.sizes, CHECKED * beams))
+    together = _first_step(engine, probe, pixels, tokens)
     for index in range(CHECKED):
-        alone = engine.encode(pixels[index : index + 1])
-        worst = max(
-            float(np.abs(a[:, 0] - b[:, index]).max())
-            for a, b in zip(alone, (keys, values), strict=True)
-        )
-        for beam in range(beams):
-            single, _ = engine.step(
-                tokens[index : index + 1, beam : beam + 1],
-                0,
-                alone,
-                empty_cache(probe.sizes, 1),
-            )
-            worst = max(worst, float(np.abs(single[0, 0] - logits[index, beam]).max()))
-        if not worst <= tolerance:
+        others = 255 - pixels
+        others[index] = pixels[index]
+        beside = _apart(together, _first_step(engine, probe, others, tokens), index, index)
+        if not beside <= tolerance:
             raise ConversionError(
-                f"{what}: a photo in a batch differs by {worst:.2g} from the same photo alone"
+                f"{what}: a photo in a batch differs by {beside:.2g} beside other photos; the graph"
+                " mixes them, do not ship it"
             )
+        one = slice(index, index + 1)
+        apart = 0.0
+        for beam in range(tokens.shape[1]):
+            alone = _first_step(engine, probe, pixels[one], tokens[one, beam : beam + 1])
+            logits = together[-1][:, :, beam : beam + 1]
+            apart = max(apart, _apart((*together[:-1], logits), alone, index, 0))
+        if not apart <= tolerance:
+            exact = ", or take --precision fp32" if tolerance > BATCH_TOLERANCE else ""
+            raise ConversionError(
+                f"{what}: a photo in a batch differs by {apart:.2g} of the largest value from the"
+                f" same photo alone (at most {tolerance:g}): the student tells so little apart that"
+                f" rounding decides; train it longer or on more photos{exact}"
+            )
+
+
+def check_student(student: Student, probe: Probe, what: str) -> None:
+    """That a student is worth minutes of exporting: it says something, and the same in batches.
+
+    Raises:
+        ConversionError: it is not; the message says what to do.
+    """
+    engine = EagerEngine(student)
+    check_batches(engine, probe, what)
+    for pixels in batches(probe.pixels):
+        for step in rollout(engine, probe, pixels):
+            if step.counts.any():
+                if (probe.barred(step.logits).argmax(1) != probe.end).any():
+                    return
+                break
+    raise ConversionError(
+        f"{what}: says nothing of any of {len(probe.pixels)} photos: train it longer"
+    )
+
+
+def _first_step(
+    engine: Engine, probe: Probe, pixels: npt.NDArray[np.uint8], tokens: Ints
+) -> tuple[Floats, Floats, Floats]:
+    """Keys and values [L, B, N, D], and logits [1, B, K, V] of tokens [B, K] at position 0."""
+    cross = engine.encode(pixels)
+    logits, _ = engine.step(tokens, 0, cross, empty_cache(probe.sizes, tokens.size))
+    return (*cross, logits[None])
+
+
+def _apart(ours: tuple[Floats, ...], theirs: tuple[Floats, ...], our: int, their: int) -> float:
+    """The largest difference of photo `our` of ours from photo `their` of theirs, as a share."""
+    return max(
+        float(np.abs(a[:, our] - b[:, their]).max() / max(1.0, np.abs(a[:, our]).max()))
+        for a, b in zip(ours, theirs, strict=True)
+    )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nanocap.convert.errors import ConversionError
 from nanocap.errors import ImageError
-from nanocap.formats import SUFFIXES
+from nanocap.formats import SUFFIXES, photos_in
 from nanocap.image import load_image
 from nanocap.image_rule import ImageRule
 
@@ -84,10 +84,14 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
+def _refused(error: OSError) -> None:
+    raise ConversionError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
 def _find(source: Path) -> list[Photo]:
     if source.is_dir():
-        found = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in {*SUFFIXES, ".tar"}]
-        return [photo for path in found if path.is_file() for photo in _find(path)]
+        found = [*map(Path, photos_in(str(source), _refused)), *source.rglob("*.tar")]
+        return [photo for path in sorted(found) if path.is_file() for photo in _find(path)]
     if not source.is_file():
         raise ConversionError(f"{source}: no such photo, folder or shard; check the path")
     if source.suffix.lower() != ".tar":

@@ -23,7 +23,7 @@ Maker = Callable[[onnx.ModelProto, FeedSource, Int8Options], onnx.ModelProto]
 
 CONVOLUTIONS = ("Conv", "FusedConv")
 LINEAR = ("Gemm", "FusedGemm")
-A_STEP = 0.05  # of a key, value or logit of about 10, in fp16 or int8
+A_STEP = 0.05  # of the largest key, value or logit, in fp16 or int8
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Precision:
         encoder, decoder: make the graph from the fp32 one.
         calibrated: whether the inputs must be photos such as it will see.
         float_encoder, float_decoder: operators that must not run in float in the end.
-        batch_tolerance: how far a photo in a batch may be from the same alone. A float sum depends
-            on the batch in its last digits; rounding what comes of it can carry that to a step.
+        batch_tolerance: how far a photo in a batch may be from the same alone, as a share of the
+            largest value. A float sum depends on the batch in its last digits; rounding what comes
+            of it can carry that to a step.
         fused: the graphs in which ONNX Runtime's own operators take the place of Q/DQ pairs in the
             end. Not those whose weights become floats when they are loaded: floats would be stored.
         emulate: makes of a graph one that computes on a CPU as other processors do with the graph.
@@ -75,6 +76,7 @@ PRECISIONS: dict[str, Precision] = {
         float_encoder=CONVOLUTIONS + LINEAR,
         float_decoder=LINEAR,
         fused=("encoder", "decoder"),
+        batch_tolerance=A_STEP,  # what stays float is rounded to int8 behind it
     ),
     "fp32": Precision(_single, _single),
     "fp16": Precision(_half, _half, batch_tolerance=A_STEP, emulate=emulate),

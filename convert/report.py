@@ -21,6 +21,7 @@ from nanocap.bench.machine import Machine, describe_machine
 from nanocap.bench.memory import caption_peak_bytes
 from nanocap.bench.timing import Task, interleave
 from nanocap.bundle import Bundle
+from nanocap.caption import Caption
 from nanocap.convert.parity import Divergence, Parity, compare
 from nanocap.convert.photos import spread
 from nanocap.convert.rollout import Probe
@@ -33,6 +34,7 @@ from nanocap.report.cards import Photo
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import Engine, load_engine
 
+Count = Callable[[int, int], None]
 EXACT = "fp32"  # the precision that others are compared with
 PROBES = 200  # photos that are compared step by step
 TIMED, ROUNDS, CALLS = 8, 5, 3  # photos, turns, captions a turn
@@ -130,6 +132,7 @@ def report(
     probes: int = PROBES,
     threads: int = 1,
     tell: Callable[[str], None] = lambda line: None,
+    count: Count = lambda done, total: None,
 ) -> Report:
     """Measure every artifact of the bundle at `path`.
 
@@ -137,6 +140,7 @@ def report(
         photos: with captions of people; those that cannot be read are left out and named.
         probes: so many of them, spread evenly, are compared step by step.
         tell: takes a line of progress.
+        count: takes how many photos of a long part are done, and of how many.
     Raises:
         BundleError: the bundle is missing, altered or unsafe.
         OptionError: it has no fp32 artifact, or no photo is left.
@@ -151,7 +155,7 @@ def report(
             f" {EXACT} too"
         )
     tell("decoding the photos")
-    seen, pixels, left_out = _decode(photos, manifest)
+    seen, pixels, left_out = _decode(photos, manifest, count)
     if not seen:
         raise OptionError(f"{path}: no photo to compare on; name others with --data")
     some = spread(range(len(seen)), probes)
@@ -161,7 +165,7 @@ def report(
     scores = {}
     for runner in runners:
         tell(f"{runner.artifact.name}: captioning {len(seen)} photos")
-        scores[runner.artifact.name] = _cider(runner.captioner, seen, pixels)
+        scores[runner.artifact.name] = _cider(runner.captioner, seen, pixels, count)
     tell("timing all in turns")
     times = _time(runners, pixels)
     rows = []
@@ -199,11 +203,12 @@ def report(
 
 
 def _decode(
-    photos: Sequence[Photo], manifest: Manifest
+    photos: Sequence[Photo], manifest: Manifest, count: Count
 ) -> tuple[list[Photo], Pixels, dict[str, str]]:
     """The photos that can be read, their pixels, and why the others cannot."""
     seen, pixels, left_out = [], [], {}
-    for photo in photos:
+    for done, photo in enumerate(photos, 1):
+        count(done, len(photos))
         try:
             pixels.append(load_image(photo.image, manifest.image))
             seen.append(photo)
@@ -241,8 +246,11 @@ def _probe(captioner: Captioner, pixels: Pixels) -> Probe:
     )
 
 
-def _cider(captioner: Captioner, photos: Sequence[Photo], pixels: Pixels) -> Measure:
-    captions = captioner(list(pixels), batch_size=BATCH)
+def _cider(captioner: Captioner, photos: Sequence[Photo], pixels: Pixels, count: Count) -> Measure:
+    captions: list[Caption] = []
+    for first in range(0, len(pixels), BATCH):
+        captions += captioner(list(pixels[first : first + BATCH]), batch_size=BATCH)
+        count(len(captions), len(pixels))
     texts = {photo.key: one.text for photo, one in zip(photos, captions, strict=True)}
     references = {photo.key: photo.references for photo in photos}
     [measure] = reference_measures(texts, references, ("cider",))

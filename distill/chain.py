@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
 from accelerate import Accelerator
 
 from nanocap.distill.corpus import prepare
@@ -22,6 +20,7 @@ from nanocap.distill.start import Start
 from nanocap.distill.teachers import kind_of
 from nanocap.distill.trainer import train
 from nanocap.errors import DataError, OptionError, RecipeError
+from nanocap.progress import progress
 
 FOLDER = "before"  # below the run's own
 
@@ -67,6 +66,9 @@ class Chain:
         with accelerator.main_process_first():
             tokenizer = before.tokenizer if before is not None else ""
             corpus = prepare(recipe, self._root(recipe), self.cache, tokenizer, self._before)
+        # the tokenizer decides: few captions have fewer pieces than a recipe asks for
+        data = replace(recipe.data, vocabulary=corpus.tokenizer.get_vocab_size())
+        recipe = replace(recipe, data=data)
         made = [self._before.digest(f"before:{needed.name}") for needed in recipe.before]
         if recipe.scorer:
             made.append(file_digest(self._file(recipe.scorer)))
@@ -127,8 +129,8 @@ class Chain:
         )
         task = order.task()
         text = f"labelling {needed.name}"
-        with click.progressbar(length=len(task.photos), label=text, file=sys.stderr) as bar:
-            labelled = label(task, order.panel(task.photos), bar.update, bar.update)
+        with progress(text, len(task.photos)) as part:
+            labelled = label(task, order.panel(task.photos), part.step, part.skip)
         if not labelled.manifest["rows"]:
             raise DataError(f"{order.out}: no photo could be labelled")
 

@@ -14,7 +14,6 @@ import json
 import mmap
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +31,7 @@ from nanocap.distill.rows import CAPTIONS, cell, has, texts
 from nanocap.distill.sources import Example, read_source, set_aside
 from nanocap.distill.tables import chosen
 from nanocap.errors import DataError, ImageError
+from nanocap.progress import tracked
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
 JPEG_QUALITY = 92
@@ -129,12 +129,16 @@ def prepare(
 
 
 def _train(data: Data, captions: list[str], root: Path) -> Tokenizer:
+    click.echo("training the tokenizer", err=True)
     texts = [*captions, *_extra_text(data, root)]
     tokenizer = pieces.train_tokenizer(texts, data.vocabulary)
-    if tokenizer.get_vocab_size() != data.vocabulary:
+    found = tokenizer.get_vocab_size()
+    if found < data.vocabulary:
+        click.echo(f"vocabulary: {found} pieces, the captions have no {data.vocabulary}", err=True)
+    elif found > data.vocabulary:
         raise DataError(
-            f"the captions give {tokenizer.get_vocab_size()} pieces, not "
-            f"{data.vocabulary}: set data.vocabulary to at most that"
+            f"the captions have more characters than data.vocabulary, {data.vocabulary}, has"
+            f" pieces: set it to {found} at least"
         )
     return tokenizer
 
@@ -159,20 +163,18 @@ def _write_photos(data: Data, root: Path, folder: Path, before: Earlier) -> list
         for source in data.sources:
             rows, unreadable = [], 0
             source = dataclasses.replace(source, shards=before.located(source.shards))
-            with click.progressbar(  # the number of examples is known only at the end
-                read_source(source, root), label=f"reading {source.name}", file=sys.stderr
-            ) as examples:
-                for example in examples:
-                    texts = tuple(filter(None, map(pieces.normalize, example.captions)))
-                    photo = _storable(example)
-                    if photo is None or not texts:
-                        unreadable += 1
-                        continue
-                    photos.write(photo)
-                    place = (offset, len(photo))
-                    row = Row(example.key, source.name, texts, *place, False, example.quality)
-                    rows.append(row)
-                    offset += len(photo)
+            # the number of examples is known only at the end
+            for example in tracked(read_source(source, root), f"reading {source.name}"):
+                captioned = tuple(filter(None, map(pieces.normalize, example.captions)))
+                photo = _storable(example)
+                if photo is None or not captioned:
+                    unreadable += 1
+                    continue
+                photos.write(photo)
+                place = (offset, len(photo))
+                row = Row(example.key, source.name, captioned, *place, False, example.quality)
+                rows.append(row)
+                offset += len(photo)
             aside = set_aside([row.key for row in rows], source.aside)
             for row in rows:
                 row = dataclasses.replace(row, aside=row.key in aside)

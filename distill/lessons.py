@@ -8,14 +8,12 @@ however many of them there are and however large.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from nanocap.distill.guides import Guides, seen
 from nanocap.distill.losses import Reader, by_length, mean_distribution, top_divergence
 from nanocap.distill.maps import SEED, Maps
 from nanocap.distill.tokenizer import PAD, PREFIX
+from nanocap.progress import tracked
 from nanocap.whole_file import whole_file
 
 TOP = 16  # pieces kept of each distribution
@@ -97,13 +96,13 @@ class Lessons:
                 stem = cache / f"lessons-{digest.hexdigest()[:12]}-{view}"
                 places, looks = stem.with_suffix(".places.npy"), stem.with_suffix(".seen.npy")
                 if not looks.exists():  # the second of the two to be written
-                    with click.progressbar(
-                        range(0, len(photos), CHUNK),
-                        label=f"asking the teachers about {source}, view {view}",
-                        file=sys.stderr,
-                    ) as firsts:
-                        chunks = (photos[first : first + CHUNK] for first in firsts)
-                        _write([self._ask(guides, feeds, c, view) for c in chunks], places, looks)
+                    chunks = [photos[i : i + CHUNK] for i in range(0, len(photos), CHUNK)]
+                    label = f"asking the teachers about {source}, view {view}"
+                    asked = [
+                        self._ask(guides, feeds, chunk, view)
+                        for chunk in tracked(chunks, label, len(chunks))
+                    ]
+                    _write(asked, places, looks)
                 self._files[source, view] = (
                     np.load(places, mmap_mode="r"),
                     np.load(looks, mmap_mode="r"),

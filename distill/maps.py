@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from nanocap.distill.augment import augment, squash
 from nanocap.distill.batches import Schedule
 from nanocap.distill.corpus import Corpus
 from nanocap.distill.devices import cpu_has_bf16
+from nanocap.progress import progress
 from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
@@ -156,17 +155,16 @@ def _compute(
     maps = np.lib.format.open_memmap(partial_path, mode="w+", dtype=np.float16, shape=shape)
     with (
         ThreadPoolExecutor(max_workers=2) as pool,
-        click.progressbar(
-            range(0, len(photos), CHUNK), label=f"caching maps of {what}", file=sys.stderr
-        ) as bar,
+        progress(f"caching maps of {what}", len(photos)) as part,
         torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()),
     ):
-        for first in bar:
+        for first in range(0, len(photos), CHUNK):
             chunk = photos[first : first + CHUNK]
             batch = normalize(np.stack(list(pool.map(pixels, chunk))))
             batch = batch.contiguous(memory_format=torch.channels_last)  # thrice as fast
             lower = trunk.lower(batch).float().numpy()
             maps[first : first + len(chunk)] = lower.astype(np.float16)
+            part.step(len(chunk))
     maps.flush()
     del maps
     os.replace(partial_path, path)

@@ -56,7 +56,7 @@ class Data:
     sources: tuple[Source, ...]
     root: str = "."  # folder that `shards`, `table`, `folder` and `text` are relative to
     text: tuple[str, ...] = ()  # more caption text for the tokenizer: .jsonl or .jsonl.gz
-    vocabulary: int = 4096
+    vocabulary: int = 4096  # pieces at most: as many as the captions have
     tokenizer: str = ""  # a finished student whose tokenizer is shared, beside the recipe
 
 

@@ -150,12 +150,12 @@ def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
 
 
 def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
-    files = sorted(glob.glob(str(root / source.shards)))
+    files = sorted(glob.glob(source.shards, root_dir=root))
     if not files:
         raise DataError(f"source {source.name!r}: no file matches {root / source.shards}")
     found = 0
     for file in files:
-        store = TarStore(Path(file))
+        store = TarStore(root / file)
         for example in _of_store(source, store, store.keys, rejected):
             found += 1
             yield example
@@ -208,7 +208,7 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
     kind = TABLE_FORMATS.get(path.suffix.lower())
     if kind is None or not path.is_file():
         raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
-    for row in _load(kind, data_files=str(path), split="train"):
+    for row in _load(kind, data_files=glob.escape(str(path)), split="train"):
         if not has(row, source.image):
             raise DataError(
                 f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"

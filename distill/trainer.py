@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -30,6 +28,7 @@ from nanocap.distill.recipe import FROM_TEACHERS, Stage
 from nanocap.distill.run import Run
 from nanocap.distill.stages import STAGES, Context
 from nanocap.errors import RecipeError
+from nanocap.progress import Progress
 from nanocap.student import Student
 
 GROUPS = ("decoder", "encoder", "upper", "lower")  # of parameters
@@ -139,7 +138,8 @@ def _train_stage(
     if floor is not None and first == 0 and journal is not None:
         floor.holds(monitor.look(average, facts=True)["faithful"], average)
     rank, world = accelerator.process_index, accelerator.num_processes
-    for step in _progress(stage, first, accelerator.is_main_process):
+    shown = Progress(stage.steps, f"training {stage.name}", plain=True)
+    for step in _steps(stage, first, shown if accelerator.is_main_process else None):
         began = time.perf_counter()
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
@@ -180,9 +180,10 @@ def _train_stage(
         optimizer.step()
         optimizer.zero_grad()
         _average(average, student, stage.ema, step)
-        shown = float(accelerator.reduce(loss.detach(), "mean"))
+        mean_loss = float(accelerator.reduce(loss.detach(), "mean"))
+        shown.note = f"loss {mean_loss:.3f}"
         done = step + 1
-        metrics = {"loss": shown, **target.metrics}
+        metrics = {"loss": mean_loss, **target.metrics}
         looks = bool(stage.evaluate) and (done % stage.evaluate == 0 or done == stage.steps)
         fallen = False
         if journal is not None:
@@ -258,11 +259,14 @@ def _average(average: dict[str, Tensor], student: Student, decay: float, step: i
     torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)
 
 
-def _progress(stage: Stage, first: int, shown: bool) -> Iterator[int]:
+def _steps(stage: Stage, first: int, shown: Progress | None) -> Iterator[int]:
     steps = range(first, stage.steps)
-    if not shown:
+    if shown is None:
         yield from steps
         return
-    label = f"training {stage.name}"
-    with click.progressbar(steps, label=label, file=sys.stderr, show_pos=True) as bar:
-        yield from bar
+    shown.begin()
+    shown.skip(first)
+    try:
+        yield from shown.over(steps)
+    finally:
+        shown.end()

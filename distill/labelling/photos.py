@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -67,7 +68,8 @@ class PhotoShards:
         self.original = tuple(original)
         self.stores: list[Store] = []
         for pattern in patterns:
-            paths = sorted(glob.glob(pattern))
+            # a folder may have a name that would be a pattern
+            paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
             if not paths:
                 raise DataError(f"no file matches {pattern}")
             self.stores += [open_store(Path(path)) for path in paths]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import click
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +25,7 @@ from nanocap.distill.start import Start
 from nanocap.distill.tokenizer import PREFIX
 from nanocap.distill.trainer import learning_rate
 from nanocap.errors import RecipeError
+from nanocap.progress import Progress
 from nanocap.scorer import Scorer
 from nanocap.student import Student
 
@@ -106,35 +105,37 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
         first = position.step
     journal = Journal(run.out, 0, first)
     monitor = RetrievalMonitor(run.corpus, ids, recipe.monitor, scorer.dimensions)
-    with click.progressbar(
-        range(first, training.steps), label="training the scorer", file=sys.stderr, show_pos=True
-    ) as steps:
-        for step in steps:
-            began = time.perf_counter()
-            rate = learning_rate(recipe.stages[0], step)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base"] * rate
-            photos = schedule.photos(step).tolist()
-            torch.manual_seed(int(schedule.random(step, 0, 2).integers(2**62)))
-            inputs = feed.inputs(step, photos, range(len(photos))).to(device)
-            texts = draw(ids, schedule, step, photos, training).to(device)
-            progress = step / training.steps
-            loss, terms = objective(scorer, inputs, texts, training, progress, narrow)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(scorer.parameters(), training.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            _average(average, scorer, training.ema, step)
-            done = step + 1
-            metrics = {"loss": float(loss.detach()), **terms}
-            if training.evaluate and (done % training.evaluate == 0 or done == training.steps):
-                metrics |= monitor.look(average)
-            seconds = round(time.perf_counter() - began, 3)
-            journal.add(stage=0, step=step, **metrics, lr=rate * training.lr, seconds=seconds)
-            if done % training.checkpoint == 0 and done < training.steps:
-                here = Position(0, done, run.fingerprint)
-                save_checkpoint(run.checkpoint, here, as_student, average, optimizer)
-                journal.draw()
+    shown = Progress(training.steps, "training the scorer", plain=True)
+    shown.begin()
+    shown.skip(first)
+    for step in shown.over(range(first, training.steps)):
+        began = time.perf_counter()
+        rate = learning_rate(recipe.stages[0], step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        photos = schedule.photos(step).tolist()
+        torch.manual_seed(int(schedule.random(step, 0, 2).integers(2**62)))
+        inputs = feed.inputs(step, photos, range(len(photos))).to(device)
+        texts = draw(ids, schedule, step, photos, training).to(device)
+        share = step / training.steps
+        loss, terms = objective(scorer, inputs, texts, training, share, narrow)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(scorer.parameters(), training.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        _average(average, scorer, training.ema, step)
+        done = step + 1
+        metrics = {"loss": float(loss.detach()), **terms}
+        shown.note = f"loss {metrics['loss']:.3f}"
+        if training.evaluate and (done % training.evaluate == 0 or done == training.steps):
+            metrics |= monitor.look(average)
+        seconds = round(time.perf_counter() - began, 3)
+        journal.add(stage=0, step=step, **metrics, lr=rate * training.lr, seconds=seconds)
+        if done % training.checkpoint == 0 and done < training.steps:
+            here = Position(0, done, run.fingerprint)
+            save_checkpoint(run.checkpoint, here, as_student, average, optimizer)
+            journal.draw()
+    shown.end()
     scorer.load_state_dict(average)
     scorer.cpu().save(run.finished, _metadata(run, scorer.dimensions.max_pieces))
     run.checkpoint.unlink(missing_ok=True)

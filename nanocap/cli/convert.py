@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from nanocap.cli.progress import Progress, timed_lines
+from nanocap.cli.progress import Lines, timed_lines
 from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
 from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
@@ -167,7 +167,7 @@ def command(
     from nanocap.manifest import DecodingDefaults
 
     use_threads(threads)
-    progress = _Lines()
+    progress = Lines()
     bundle = build_bundle(
         checkpoint,
         out,
@@ -196,28 +196,6 @@ def command(
         click.echo(json.dumps(result))
     else:
         click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
-
-
-class _Lines:
-    """Lines of progress, and below them a bar while a part of many steps goes on."""
-
-    def __init__(self) -> None:
-        self._print = timed_lines()
-        self._bar = Progress(0)
-
-    def line(self, text: str) -> None:
-        """One more line."""
-        self._bar.clear()
-        self._print(text)
-
-    def count(self, done: int, total: int) -> None:
-        """So many steps of the part are done."""
-        if done == 1:
-            self._bar = Progress(total)
-        self._bar.total = total
-        self._bar.step(done - self._bar.done)
-        if done == total:
-            self._bar.clear()
 
 
 def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:

@@ -7,15 +7,27 @@ from pathlib import Path
 
 import click
 
-from nanocap.cli.training import training_options
+from nanocap.cli.training import OUT, other_options
+
+DRAFT = Path("my.toml")
 
 
 @click.command()
-@training_options
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help=f"{OUT}  [required]")
+@click.option(
+    "--init",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help=f"Write a recipe for a folder of photos with captions, to RECIPE or {DRAFT}, and stop.",
+)
+@other_options
 @click.option("--prepare-only", is_flag=True, help="Stop once the photos are prepared.")
 def command(
-    recipe: Path,
-    out: Path,
+    recipe: Path | None,
+    out: Path | None,
+    folder: Path | None,
     data: Path | None,
     cache: Path | None,
     prepare_only: bool,
@@ -32,13 +44,25 @@ def command(
     the losses of a run that was never interrupted. OUT/metrics.jsonl and OUT/curves.png show how it
     goes.
 
+    --init FOLDER writes a recipe to begin with, sized by the photos in it. It takes captions from
+    captions.jsonl or metadata.jsonl ("image" or "file_name", and "caption", a line), from a .txt
+    beside each photo, or from the labels of `nanocap label`. RECIPE explains its keys.
+
     \b
     Examples:
+      nanocap distill --init holiday && nanocap distill my.toml --out runs/my
       nanocap distill distill/recipes/nano-s.toml --out runs/nano-s
       nanocap distill distill/recipes/default.toml --out runs/default   # and all before it
       nanocap distill my.toml --out runs/mine --data /mnt/photos
       accelerate launch -m nanocap distill my.toml --out runs/mine   # several devices
     """
+    if folder is not None:
+        _draft(folder, recipe or DRAFT, as_json)
+        return
+    if recipe is None or out is None:
+        raise click.UsageError(
+            "Missing option '--out'." if recipe else "Missing argument 'RECIPE'; --init makes one."
+        )
     from nanocap.distill.chain import Chain
     from nanocap.distill.devices import accelerator_of, keep_freed_memory, use_threads
 
@@ -52,3 +76,20 @@ def command(
         result = chain.make(accelerator)
     if accelerator.is_main_process:
         click.echo(json.dumps({"result": str(result)}) if as_json else str(result))
+
+
+def _draft(folder: Path, recipe: Path, as_json: bool) -> None:
+    from nanocap.distill.draft import draft_recipe
+
+    draft = draft_recipe(folder, recipe)
+    for key, reason in draft.left_out.items():
+        click.echo(f"nanocap: {key}: left out: {reason}", err=True)
+    if as_json:
+        counts = {"photos": draft.photos, "captions": draft.captions}
+        click.echo(json.dumps({"result": str(recipe), **counts, "next": draft.command}))
+        return
+    click.echo(f"{recipe}: {draft.photos} photos with {draft.captions} captions in {draft.found}")
+    click.echo(f"next: {draft.command}")
+    click.echo(
+        f"then: nanocap convert {draft.out}/student.safetensors --out BUNDLE --photos {folder}"
+    )

@@ -186,7 +186,7 @@ def command(
     )
     keep_freed_memory()
     task = order.task()
-    progress = Progress(len(task.photos))
+    progress = Progress(len(task.photos), "labelling", plain=True)
     if engine == "ray":
         from nanocap.distill.labelling.ray import label_on_ray
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nanocap.cli.progress import timed_lines
+from nanocap.cli.progress import Lines
 from nanocap.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ def command(
         Photo(example.key, example.image, example.captions)
         for example in read_source(source_of(data), Path(), unusable.__setitem__)
     ]
-    found = report(bundle, photos, probes=probes or PROBES, threads=threads, tell=timed_lines())
+    shown = Lines()
+    asked = probes or PROBES
+    found = report(
+        bundle, photos, probes=asked, threads=threads, tell=shown.line, count=shown.count
+    )
     if record:
         record_comparison(
             bundle,

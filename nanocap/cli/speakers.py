@@ -80,7 +80,7 @@ def listen(target: str | None, question: Question) -> Answer:
 
 def _bundle(path: Path | None, question: Question) -> Answer:
     captioner = Captioner(path, artifact=question.artifact, threads=question.threads)
-    progress = Progress(len(question.photos))
+    progress = Progress(len(question.photos), "captioning", plain=True)
     spoken: dict[str, Caption] = {}
     outcomes = captioner.attempt(
         (photo.image for photo in question.photos),
@@ -111,7 +111,7 @@ def _teacher(spec: str, question: Question) -> Answer:
     teacher = load_teacher(spec)
     if isinstance(teacher, KeyedTeacher):
         teacher.expect(question.paths, question.folders)
-    progress, found = Progress(len(question.photos)), {}
+    progress, found = Progress(len(question.photos), "captioning", plain=True), {}
     wanted = max(question.beams or TEACHER_BEAMS, question.n_best)
     for first in range(0, len(question.photos), question.batch_size):
         keys, images = [], []

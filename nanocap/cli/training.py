@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from nanocap.cli.threads import threads_option
 
 Command = Callable[..., Any]
 
-OPTIONS = (
+OUT = "Folder of the run."
+NAMED = (
     click.argument("recipe", type=click.Path(path_type=Path)),
-    click.option(
-        "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run."
-    ),
+    click.option("--out", required=True, type=click.Path(path_type=Path), help=OUT),
+)
+OPTIONS = (
     click.option(
         "--data",
         type=click.Path(path_type=Path),
@@ -40,7 +41,16 @@ OPTIONS = (
 
 
 def training_options(command: Command) -> Command:
-    """RECIPE, --out, --data, --cache, --precision, --threads and --json."""
-    for option in reversed(OPTIONS):
+    """RECIPE and --out, and the options."""
+    return _with((*NAMED, *OPTIONS), command)
+
+
+def other_options(command: Command) -> Command:
+    """--data, --cache, --precision, --threads and --json."""
+    return _with(OPTIONS, command)
+
+
+def _with(options: Sequence[Command], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -32,7 +32,6 @@ preset = "nano-s"
 imagenet = ""
 
 [data]
-vocabulary = {vocabulary}
 
 [[data.sources]]
 name = "drawn"
@@ -50,8 +49,8 @@ checkpoint = 100000
 """
 
 
-def draw_photos(folder: Path) -> int:
-    """Photos with captions, as a table; returns how many pieces a tokenizer of them has."""
+def draw_photos(folder: Path) -> None:
+    """Photos with captions, as a table."""
     lines = []
     for ground, colour in product(COLOURS, COLOURS):
         name = f"{colour}-on-{ground}.png"
@@ -61,7 +60,6 @@ def draw_photos(folder: Path) -> int:
         captions = [f"a {colour} ball on a {ground} wall", f"something {colour} before {ground}"]
         lines.append(json.dumps({"image": name, "captions": captions}))
     (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return 73
 
 
 def step_seconds(journal: Path, process: subprocess.Popen[bytes], log: Path) -> Iterator[float]:
@@ -84,12 +82,12 @@ def _lines(journal: Path) -> int:
 
 def measure(folder: Path, options: argparse.Namespace) -> tuple[float, float]:
     """Median seconds of a step, quiet and busy."""
+    draw_photos(folder)
     steps = 2 * options.turns * options.steps
     train = ["decoder", "encoder", "upper", *(["lower"] if options.pixels else [])]
     recipe = folder / "recipe.toml"
     recipe.write_text(
         RECIPE.format(
-            vocabulary=draw_photos(folder),
             steps=steps,
             train=json.dumps(train),
             batch=options.batch,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
+from nanocap.convert.parity import EagerEngine, check_batches, check_exact, check_student, compare
 from nanocap.convert.rollout import rollout
 from nanocap.runtime.decoding import Search, search
 from nanocap.runtime.state import DecoderState
@@ -69,6 +69,34 @@ def test_photos_that_change_each_other_are_found(tiny: Any) -> None:
     check_batches(EagerEngine(tiny.student()), probe, "eager")
     with pytest.raises(ConversionError, match="a photo in a batch differs"):
         check_batches(MixesPhotos(tiny.student()), probe, "coarse")
+
+
+class Leans(EagerEngine):
+    """Adds up alone in another order than in a batch: the last digits of a rounded value differ."""
+
+    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keys, values = super().encode(pixels)
+        return (keys + np.abs(keys).max() * 0.02, values) if len(pixels) == 1 else (keys, values)
+
+
+def test_what_rounding_moves_is_a_share_of_the_largest_value(tiny: Any) -> None:
+    probe = tiny.probe(tiny.pixels(3))
+    check_batches(Leans(tiny.student()), probe, "int8", 0.2)
+    with pytest.raises(ConversionError, match=r"same photo alone .* longer or on more photos$"):
+        check_batches(Leans(tiny.student()), probe, "fp32")
+    with pytest.raises(ConversionError, match=r"more photos, or take --precision fp32$"):
+        check_batches(Leans(tiny.student()), probe, "int8", 0.002)
+
+
+def test_a_student_that_says_nothing_is_told_apart_before_it_is_exported(tiny: Any) -> None:
+    student, probe = tiny.student(), tiny.probe(tiny.pixels(3))
+    check_student(student, probe, "a.safetensors")
+    with torch.no_grad():
+        student.decoder.norm.weight.zero_()
+        student.decoder.norm.bias.fill_(1)
+        student.decoder.embedding.weight[probe.end] = 100
+    with pytest.raises(ConversionError, match=r"^a.safetensors: says nothing of any of 3 photos:"):
+        check_student(student, probe, "a.safetensors")
 
 
 def test_the_rollout_says_what_the_runtime_says(tiny: Any) -> None:

@@ -148,10 +148,22 @@ def test_text_of_another_form(recipe: Recipe, drawn: Path, tmp_path: Path, conte
     assert not list((tmp_path / "cache").glob("corpus-*"))
 
 
-def test_too_large_a_vocabulary(recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+def test_a_vocabulary_larger_than_the_captions_give(
+    recipe: Recipe, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     greedy = replace(recipe, data=replace(recipe.data, vocabulary=4096))
-    with pytest.raises(DataError, match=r"^the captions give \d+ pieces, not 4096: set data\.voc"):
-        prepare(greedy, drawn, tmp_path)
+    found = prepare(greedy, drawn, tmp_path).tokenizer.get_vocab_size()
+    assert recipe.data.vocabulary <= found < 4096
+    line = f"vocabulary: {found} pieces, the captions have no 4096"
+    assert line in capsys.readouterr().err.splitlines()
+
+
+def test_a_vocabulary_smaller_than_the_alphabet(
+    recipe: Recipe, drawn: Path, tmp_path: Path
+) -> None:
+    poor = replace(recipe, data=replace(recipe.data, vocabulary=12))
+    with pytest.raises(DataError, match=r"^the captions have more characters .* to \d+ at least"):
+        prepare(poor, drawn, tmp_path)
     assert not list(tmp_path.glob("corpus-*"))
 
 

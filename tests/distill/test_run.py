@@ -277,7 +277,11 @@ def test_stages_that_have_not_begun_may_still_change(recipe: Recipe, corpus: Cor
     [
         (("seed = 3", "sed = 3"), 2, "unknown key 'sed' in the recipe; did you mean 'seed'?"),
         (('table = "captions.jsonl"', 'shards = "*.tar"'), 1, "no file matches "),
-        (("vocabulary = 80", "vocabulary = 9000"), 1, "pieces, not 9000: set data.vocabulary"),
+        (
+            ("vocabulary = 80", "vocabulary = 12"),
+            1,
+            "have more characters than data.voc",
+        ),
         (('imagenet = ""', 'imagenet = "resnet"'), 2, "imagenet 'resnet' is unknown; known are"),
     ],
 )
@@ -292,6 +296,18 @@ def test_one_line_for_what_cannot_be(
     result = invoke(write_recipe(change), "--out", tmp_path / "run", "--data", drawn)
     assert result.exit_code == code
     assert message in refused(result)
+
+
+def test_few_captions_make_a_student_of_few_pieces(
+    write_recipe: Writer, drawn: Path, tmp_path: Path
+) -> None:
+    greedy = write_recipe(("vocabulary = 80", "vocabulary = 9000"), stages=1)
+    result = invoke(greedy, "--out", tmp_path / "run", "--data", drawn)
+    assert result.exit_code == 0, result.output
+    student, header = Student.load(tmp_path / "run" / "student.safetensors")
+    pieces = Tokenizer.from_str(header["tokenizer"]).get_vocab_size()
+    assert student.dimensions.vocabulary == pieces < 9000
+    assert f"vocabulary: {pieces} pieces, the captions have no 9000" in result.stderr
 
 
 def test_only_preparing(

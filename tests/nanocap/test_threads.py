@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_every_verb_that_computes_takes_threads(verb: str) -> None:
     assert "--threads" in CliRunner().invoke(group, [verb, "--help"]).output
 
 
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """The other tests keep theirs."""
+    torch: Any = pytest.importorskip("torch")
+    from nanocap.convert import sessions
+
+    before = torch.get_num_threads()
+    yield
+    sessions.use_threads(None)
+    torch.set_num_threads(before)
+
+
 def invoked(*arguments: str) -> Result:
     return CliRunner().invoke(group, list(arguments))
 
@@ -90,9 +103,9 @@ def test_more_threads_than_cores_are_lowered_with_a_word(tmp_path: Path) -> None
     fp32 = ("--precision", "fp32")  # Accelerate allows one precision a process
     for verb, more in (("distill", fp32), ("scorer", fp32), ("convert", ())):
         result = invoked(verb, "gone", "--out", str(tmp_path / "out"), "--threads", "999", *more)
-        first, last = result.stderr.splitlines()
-        assert first == f"nanocap: --threads 999: taking {cores}, one a core"
-        assert "gone" in last
+        lines = result.stderr.splitlines()
+        assert lines[0] == f"nanocap: --threads 999: taking {cores}, one a core"
+        assert "gone" in lines[-1]
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5"])
@@ -102,28 +115,20 @@ def test_threads_that_cannot_be(wrong: str, tmp_path: Path) -> None:
     assert "Invalid value for '--threads'" in result.output
 
 
-def test_torch_and_sessions_take_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_and_sessions_take_the_threads() -> None:
     torch: Any = pytest.importorskip("torch")
     from nanocap.convert import sessions
     from nanocap.distill.devices import use_threads
 
-    before = torch.get_num_threads()
-    try:
-        use_threads(1)
-        assert torch.get_num_threads() == 1
-        use_threads(None)
-        assert torch.get_num_threads() == 1
-        sessions.use_threads(2)
-        assert torch.get_num_threads() == 2
-        onnx = sessions.onnx
-        graph = onnx.parser.parse_model(
-            '<ir_version: 9, opset_import: ["" : 18]> g (float[2] x) => (float[2] y)'
-            " { y = Neg (x) }"
-        )
-        session = sessions.open_session(graph.SerializeToString())
-        options = session.get_session_options()
-        assert options.intra_op_num_threads == 2
-        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-    finally:
-        sessions.use_threads(None)
-        torch.set_num_threads(before)
+    use_threads(1)
+    assert torch.get_num_threads() == 1
+    use_threads(None)
+    assert torch.get_num_threads() == 1
+    sessions.use_threads(2)
+    assert torch.get_num_threads() == 2
+    graph = sessions.onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[2] x) => (float[2] y) { y = Neg (x) }'
+    )
+    options = sessions.open_session(graph.SerializeToString()).get_session_options()
+    assert options.intra_op_num_threads == 2
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
