@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
@@ -85,6 +86,8 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _refused(error: OSError) -> None:
+    if error.errno == errno.EINVAL:  # a named pipe or the like: no photo to calibrate on
+        return
     raise ConversionError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanocap.decoding.regular_file import read_file
 from nanocap.distill.keys import distinct
 from nanocap.distill.recipe import OF_ROW, Source
 from nanocap.distill.rows import cell, has, texts
@@ -222,7 +223,7 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
             continue
         file = path.parent / str(photo)
         try:
-            yield Example(str(photo), file.read_bytes(), captions, quality)
+            yield Example(str(photo), read_file(file), captions, quality)
         except OSError as error:
             if rejected is None:
                 raise DataError(f"source {source.name!r}: {file} cannot be read") from error

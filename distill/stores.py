@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from nanocap.decoding.regular_file import read_file
 from nanocap.distill.keys import photo_key
 from nanocap.distill.rows import CAPTIONS
 from nanocap.errors import DataError
@@ -167,7 +170,8 @@ class FolderStore:
         """As `Store` says."""
         for key, name, photo in self._found[skip:]:
             files = {_suffix(photo): photo, **_beside(photo)}
-            yield Sample(key, {field: file.read_bytes for field, file in files.items()}, name)
+            readers = {field: partial(read_file, file) for field, file in files.items()}
+            yield Sample(key, readers, name)
 
 
 def open_store(path: Path) -> Store:
@@ -176,14 +180,16 @@ def open_store(path: Path) -> Store:
 
 
 def _photos(folder: Path) -> Iterator[Path]:
-    """Files that are photos by their suffix, links that lead nowhere among them."""
+    """Files that are photos by their suffix, among them those that cannot be read."""
+    odd: list[Path] = []
 
     def refused(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+        if error.errno != errno.EINVAL:
+            raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+        odd.append(Path(error.filename))  # such as a named pipe: left out when its turn comes
 
-    for path in map(Path, photos_in(str(folder), refused)):
-        if path.is_file() or not path.exists():
-            yield path
+    yield from map(Path, photos_in(str(folder), refused))
+    yield from odd
 
 
 def _beside(photo: Path) -> dict[str, Path]:

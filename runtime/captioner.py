@@ -27,6 +27,7 @@ from nanocap.bounds import (
 )
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption, Token
+from nanocap.decoding.arrays import is_array
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image import ImageSource, describe, load_image
 from nanocap.manifest import Artifact, Manifest, never_generated
@@ -347,11 +348,9 @@ class Captioner:
 
 
 def _is_one_image(source: Any) -> bool:
-    if isinstance(
-        source, (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Image.Image)
-    ):
+    if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
         return True
-    if hasattr(source, "read"):
+    if is_array(source) or hasattr(source, "read"):
         return True
     if isinstance(source, Iterable):
         return False

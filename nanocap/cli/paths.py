@@ -43,7 +43,8 @@ def _in_folder(folder: str, refused: Refused) -> Iterator[str]:
         refused(name, ImageError(f"{name}: {message}"))
 
     def unreadable(error: OSError) -> None:
-        fail(str(error.filename), f"cannot be read ({error.strerror}); check its access rights")
+        denied = "; check its access rights" if isinstance(error, PermissionError) else ""
+        fail(os.fsdecode(error.filename), f"cannot be read ({error.strerror}){denied}")
 
     for photo in photos_in(folder, unreadable):
         count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -47,6 +48,15 @@ def open_file(path: str, name: str) -> Iterator[IO[bytes]]:
         elif file.isatty():
             raise ImageError(f"{name}: a terminal, not a photo; pipe a photo into it")
         yield file
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file. Raises OSError, also for what is no regular file."""
+    kind = odd_kind(os.stat(path).st_mode)
+    if kind:
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", path)
+    with open(path, "rb", opener=_without_waiting) as file:
+        return file.read()
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -111,6 +111,7 @@ def test_what_lies_in_folders(tmp_path: Path) -> None:
         "empty": (False, "has no image", ()),
         "odd": (False, "its .json cannot be read", ()),
         "nowhere": (False, "cannot be read (No such file or directory)", ()),
+        "pipe": (False, "cannot be read (a named pipe, not a regular file)", ()),
     }
 
 
