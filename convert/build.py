@@ -81,11 +81,11 @@ def build_bundle(
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or an artifact disagrees with it.
-        OptionError: `out` is there already, or there is no such backend or precision.
+        OptionError: `out` already exists, or there is no such backend or precision.
         ImageError: the golden photo cannot be read.
     """
     if Path(out).exists() and not overwrite:  # before minutes of work
-        raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
+        raise OptionError(f"{out}: already exists; choose another name or allow overwriting")
     wanted = plan(backends, precisions)
     exporters = {backend: load_exporter(backend) for backend in wanted}
     if len(set(tokens)) < len(tokens):
@@ -204,7 +204,7 @@ def golden_caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
             text = captioner(files[manifest.golden.image]).text
             if not text:
                 raise ConversionError(
-                    "the student says nothing about the golden image; train it first"
+                    "the student gives an empty caption for the golden image; train it first"
                 )
             return replace(manifest.golden, artifact=artifact.name, caption=text)
     raise ConversionError(

@@ -113,7 +113,7 @@ def export_scorer(
     Raises:
         ConversionError: torch cannot export a tower, a graph disagrees with it, or the files are
             larger than 15 MB together.
-        OptionError: `out` is there already, or the precision is unknown.
+        OptionError: `out` already exists, or the precision is unknown.
         NanocapError: the checkpoint is missing, damaged, or has no tokenizer.
     """
     if precision not in PRECISIONS:
@@ -121,7 +121,7 @@ def export_scorer(
         raise OptionError(f"unknown precision {precision!r} of a scorer; known are {known}")
     folder = Path(out)
     if folder.exists() and not overwrite:
-        raise OptionError(f"{out}: is there already; choose another name or allow overwriting")
+        raise OptionError(f"{out}: already exists; choose another name or allow overwriting")
     scorer, metadata = Scorer.load(Path(checkpoint))
     if "tokenizer" not in metadata:
         raise NanocapError(f"{checkpoint}: has no tokenizer: give the scorer.safetensors of a run")

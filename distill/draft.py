@@ -105,7 +105,7 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
     """
     if path.exists():
         raise OptionError(
-            f"{path}: is there already; name another: nanocap distill NAME.toml --init"
+            f"{path}: already exists; name another: nanocap distill NAME.toml --init"
         )
     if not folder.is_dir():
         raise OptionError(f"--init {folder}: is no folder; name the one of your photos")

@@ -1,4 +1,4 @@
-"""What white-box teachers say about every caption and view that a run will see, computed once.
+"""Cache of teacher logits and features, for every caption and view that a run will see.
 
 Kept are the few likeliest pieces at each place of a caption, which hold nearly all of the
 probability, and one vector a photo of what the teachers see. A step then costs no teacher at all,
@@ -97,7 +97,7 @@ class Lessons:
                 places, looks = stem.with_suffix(".places.npy"), stem.with_suffix(".seen.npy")
                 if not looks.exists():  # the second of the two to be written
                     chunks = [photos[i : i + CHUNK] for i in range(0, len(photos), CHUNK)]
-                    label = f"asking the teachers about {source}, view {view}"
+                    label = f"caching teacher logits for {source}, view {view}"
                     asked = [
                         self._ask(guides, feeds, chunk, view)
                         for chunk in tracked(chunks, label, len(chunks))

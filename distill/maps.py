@@ -155,7 +155,7 @@ def _compute(
     maps = np.lib.format.open_memmap(partial_path, mode="w+", dtype=np.float16, shape=shape)
     with (
         ThreadPoolExecutor(max_workers=2) as pool,
-        progress(f"caching maps of {what}", len(photos)) as part,
+        progress(f"caching feature maps of {what}", len(photos)) as part,
         torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()),
     ):
         for first in range(0, len(photos), CHUNK):

@@ -113,7 +113,7 @@ class TarStore:
             raise DataError(f"{path}: damaged or cut off after {len(keys)} photos; copy it again")
         if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{path}: the files of {twice} do not stand together, or stand twice")
+            raise DataError(f"{path}: the files of {twice} are not adjacent, or appear twice")
         self.count = len(keys)
 
     def samples(self, skip: int) -> Iterator[Sample]:

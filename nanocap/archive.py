@@ -31,7 +31,9 @@ class ZipStore:
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         names = {info.filename: info for info in infos}
         if len(names) != len(infos) or len(infos) > MAX_FILES:
-            raise BundleError(f"bundle {source}: a name stands twice, or too many; get it again")
+            raise BundleError(
+                f"bundle {source}: a name appears twice, or there are too many; get it again"
+            )
         tops = {name.split("/")[0] for name in names}
         prefix = "" if "manifest.json" in names or len(tops) != 1 else f"{tops.pop()}/"
         self._infos = {name.removeprefix(prefix): info for name, info in names.items()}
@@ -51,7 +53,9 @@ class ZipStore:
         except BROKEN:
             raise BundleError(f"bundle {self.source}: {path} is damaged; get it again") from None
         if len(data) > limit:
-            raise BundleError(f"bundle {self.source}: {path} is longer than it says; get it again")
+            raise BundleError(
+                f"bundle {self.source}: {path} is larger than the manifest states; get it again"
+            )
         return data
 
     def paths(self) -> Iterator[str]:

@@ -52,7 +52,7 @@ class FolderStore:
                         " put the file itself there"
                     )
             if not stat.S_ISREG(mode):  # a pipe would block, a device never end
-                raise BundleError(f"bundle {self.root}: {path} is no plain file; get it again")
+                raise BundleError(f"bundle {self.root}: {path} is not a regular file; get it again")
             with open(full, "rb") as file:
                 data = file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
@@ -64,7 +64,9 @@ class FolderStore:
                 f"bundle {self.root}: {path} cannot be read ({error.strerror}); check its rights"
             ) from None
         if len(data) > limit:
-            raise BundleError(f"bundle {self.root}: {path} is longer than it says; get it again")
+            raise BundleError(
+                f"bundle {self.root}: {path} is larger than the manifest states; get it again"
+            )
         return data
 
     def paths(self) -> Iterator[str]:

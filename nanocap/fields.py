@@ -20,7 +20,7 @@ def parse_object(data: bytes, where: str) -> Fields:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(items)
         if len(values) != len(items):
-            raise ValueError("a key stands twice in one object")
+            raise ValueError("a key appears twice in one object")
         return values
 
     def constant(name: str) -> NoReturn:

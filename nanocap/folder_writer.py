@@ -26,7 +26,7 @@ def check_target(
     """
     target = Path(os.path.abspath(target))
     if target.exists() and not overwrite:
-        raise OptionError(f"{target}: is there already; choose another name or allow overwriting")
+        raise OptionError(f"{target}: already exists; choose another name or allow overwriting")
     if target.exists() and not (target / mark).is_file():
         raise OptionError(f"{target}: is no {kind}, so it is not replaced; choose another name")
     return target

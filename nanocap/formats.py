@@ -135,7 +135,7 @@ def _reason(head: bytes, coded: str, broken: str) -> str:
         return f"{broken}; copy or export it again"
     if coded:
         return f"an {coded} image, which this Pillow cannot read; run pip install --upgrade Pillow"
-    return f"not an image, whatever its name says; nanocap reads {', '.join(FORMATS)}"
+    return f"not an image, despite its name; nanocap reads {', '.join(FORMATS)}"
 
 
 Plugin = tuple[Callable[..., Any], Callable[[bytes], bool | str] | None]

@@ -130,7 +130,9 @@ class _Source:
     def _best(self, role: str) -> Found:
         if role not in self.found:
             fit, judged = self._split
-            self.job.report(f"onnx int8 {role}: choosing how, judged on {len(judged)} photos")
+            self.job.report(
+                f"onnx int8 {role}: choosing the calibration, evaluated on {len(judged)} photos"
+            )
             if role == "encoder":
                 feeds = partial(_encoder_feeds, fit)
                 graph = Quantizable.encoder(self.encoders[self._tokens], feeds)

@@ -55,7 +55,7 @@ def build_folder(
 
     Raises:
         ConversionError: the checkpoint cannot be converted, or a library captions otherwise.
-        OptionError: `out` is there already.
+        OptionError: `out` already exists.
         MissingExtraError: transformers is not installed.
     """
     import nanocap.interop  # noqa: F401  # now, and not after the work, if it cannot be

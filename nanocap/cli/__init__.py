@@ -31,15 +31,15 @@ class Verb:
 
 
 VERBS = {
-    "caption": Verb("Say in a sentence what is in each photo."),
+    "caption": Verb("Caption each photo in one sentence."),
     "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
     "eval": Verb("Score a bundle on photos with reference captions.", ("distill", "eval")),
     "bench": Verb("Measure a bundle's speed, memory and limits.", ("eval",)),
-    "label": Verb("Let a teacher caption photos for a student.", ("distill",)),
+    "label": Verb("Label photos with a teacher, for training.", ("distill",)),
     "distill": Verb("Train a student from a recipe.", ("distill",)),
     "average": Verb("Average the weights of several students.", ("distill",)),
-    "prune": Verb("Take the smallest channels out of a student.", ("distill",)),
-    "scorer": Verb("Train a scorer of texts about photos.", ("distill",)),
+    "prune": Verb("Remove the smallest channels of a student.", ("distill",)),
+    "scorer": Verb("Train an image-text scorer.", ("distill",)),
     "convert": Verb("Turn a checkpoint into a bundle.", ("convert",)),
     "parity": Verb("Compare a bundle's artifacts with its fp32.", ("convert", "distill", "eval")),
     "fuse": Verb("Write a bundle as one graph, pixels to ids.", ("convert",)),

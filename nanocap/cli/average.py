@@ -34,7 +34,7 @@ def command(
     from nanocap.distill.average import average
 
     if out.exists() and not overwrite:
-        raise OptionError(f"{out}: is there already; choose another name or --overwrite")
+        raise OptionError(f"{out}: already exists; choose another name or --overwrite")
     try:
         shares = [float(part) for part in weights.split(",")] if weights else [1.0] * len(students)
     except ValueError as error:

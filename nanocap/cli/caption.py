@@ -66,7 +66,7 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
 @click.option(
     "--beams",
     type=click.IntRange(1, MAX_BEAMS),
-    help="Sentences weighed at once; 1 is fastest.  [default: the bundle's]",
+    help="Beam width; 1 is fastest.  [default: the bundle's]",
 )
 @click.option(
     "--n-best",
@@ -83,7 +83,7 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
 )
 @click.option("-0", "--null", is_flag=True, help="Paths on standard input end with a NUL byte.")
 @click.option("--artifact", metavar="NAME", help="Artifact of the bundle.  [default: its first]")
-@click.option("--tokens", type=click.IntRange(1), help="Take the one of so many visual tokens.")
+@click.option("--tokens", type=click.IntRange(1), help="Use the artifact with N visual tokens.")
 @click.option(
     "--deadline-ms",
     type=click.FloatRange(0, min_open=True),
@@ -95,7 +95,7 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     "providers",
     multiple=True,
     type=click.Choice(list(PROVIDERS)),
-    help="Hardware for ONNX Runtime before the CPU, most wanted first; may be repeated.",
+    help="Execution provider of ONNX Runtime to prefer over the CPU; repeatable, best first.",
 )
 @click.option(
     "--strict-provider", is_flag=True, help="Fail, rather than warn, where one is not available."
@@ -106,7 +106,7 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     type=click.IntRange(1),
     default=MAX_PIXELS,
     show_default=True,
-    help="Refuse larger photos unread.",
+    help="Refuse larger photos before decoding them.",
 )
 @click.pass_context
 def command(
@@ -127,7 +127,7 @@ def command(
     threads: int | None,
     max_pixels: int,
 ) -> None:
-    """Say in a sentence what is in each photo.
+    """Caption each photo in one sentence.
 
     PATH is a photo, a folder (with the folders in it), or - for a list of paths, one a line, on
     standard input.

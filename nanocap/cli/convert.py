@@ -34,7 +34,7 @@ int8          everything with weights in integers; scaled on photos
 int8-dynamic  its linear layers in integers, scaled on the spot: no photos, a slower encoder
 int4          int8, and 4-bit weights in the decoder: smallest
 fp16          for graphics and neural processors; on a CPU it is no faster than fp32
-fp32          as trained
+fp32          unquantized
 pal8, pal4    of coreml: weights are indices into palettes of 256 or, mostly, 16 values
 
 \b
@@ -93,7 +93,7 @@ killed or fails leaves nothing at --out.
     multiple=True,
     type=click.IntRange(1),
     metavar="N",
-    help="Visual tokens: an encoder each over one decoder; may be repeated.  [default: as trained]",
+    help="Visual tokens; an encoder each over a shared decoder; repeatable.  [default: as trained]",
 )
 @click.option(
     "--photos",
@@ -107,13 +107,13 @@ killed or fails leaves nothing at --out.
     type=click.IntRange(1, 10_000),
     default=128,
     show_default=True,
-    help="At most so many of them, spread evenly, calibrate what needs it.",
+    help="Most photos used for calibration, spread evenly.",
 )
 @click.option(
     "--golden",
     type=click.Path(path_type=Path),
     metavar="PHOTO",
-    help="Photo for the bundle's own check.  [default: a drawn picture]",
+    help="Photo for the bundle's own check.  [default: a generated image]",
 )
 @click.option("--name", help="Name of the model.  [default: the recipe's]")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the model.")
@@ -125,7 +125,7 @@ killed or fails leaves nothing at --out.
     type=click.FloatRange(0, 10),
     default=1.0,
     show_default=True,
-    help="Default of captions; larger favours longer ones.",
+    help="Default length penalty; larger favours longer captions.",
 )
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @threads_option

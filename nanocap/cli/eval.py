@@ -1,4 +1,4 @@
-"""`nanocap eval`: score bundles, teachers, or captions that somebody has, on photos."""
+"""`nanocap eval`: score bundles, teachers, or captions from a file, on photos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     "with such a table in it, or with a .txt or .json beside each photo.",
 )
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
-@click.option("--source", "name", help="Score the photos that the recipe set aside of this source.")
+@click.option(
+    "--source", "name", help="Score the photos that the recipe held out from this source."
+)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Instead of the recipe's root.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
 @click.option(
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Find so many captions a photo, and score the best of them too (the oracle).",
+    help="Generate N captions a photo and also score the best of them (oracle).",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True)
 @threads_option

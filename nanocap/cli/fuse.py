@@ -42,7 +42,7 @@ def command(
     from nanocap.convert.whole import whole_caption
 
     if out.exists() and not overwrite:
-        raise OptionError(f"{out}: is there already; choose another name or --overwrite")
+        raise OptionError(f"{out}: already exists; choose another name or --overwrite")
     opened = Bundle(bundle if bundle is not None else default_bundle())
     known = {one.name: one for one in opened.manifest.artifacts}
     name = artifact if artifact is not None else opened.manifest.artifacts[0].name

@@ -37,7 +37,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     type=click.IntRange(1, 16),
     default=5,
     show_default=True,
-    help="At most so many that each teacher proposes, and that a row keeps.",
+    help="Most captions that each teacher proposes and that a row keeps.",
 )
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=64, show_default=True)
 @click.option(
@@ -45,7 +45,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="Photos a file: what a killed run does again at most.",
+    help="Photos per file; a killed run repeats at most one file.",
 )
 @click.option(
     "--format",
@@ -60,7 +60,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     metavar="KEYS",
     default="captions",
     show_default=True,
-    help="Keys of a photo's .json with the text it came with, to fuse; '' leaves it alone.",
+    help="Keys of a photo's .json with the text it came with, to fuse; '' ignores it.",
 )
 @click.option("--scorer", type=click.Path(path_type=Path), help="scorer.safetensors, as evidence.")
 @click.option(
@@ -73,7 +73,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     "--adapt",
     "eyes",
     type=click.Path(path_type=Path),
-    help="student.safetensors: drop from captions what this student does not see.",
+    help="student.safetensors: drop from captions what this student cannot see.",
 )
 @click.option(
     "--part", metavar="I/N", default="1/1", help="Only the I-th of N shares of the files."

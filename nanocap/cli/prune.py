@@ -53,7 +53,7 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     from nanocap.student.student import count_parameters
 
     if out.exists() and not overwrite:
-        raise OptionError(f"{out}: is there already; choose another name or --overwrite")
+        raise OptionError(f"{out}: already exists; choose another name or --overwrite")
     student, metadata, before = prune_file(checkpoint, keep)
     out.parent.mkdir(parents=True, exist_ok=True)
     student.save(out, metadata)

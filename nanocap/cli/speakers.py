@@ -142,7 +142,7 @@ def _written(path: Path, question: Question) -> Answer:
     said: dict[str, tuple[str, ...]] = {}
     for line in read_captions(path):
         if line.name in said:
-            raise DataError(f"{path}: {line.name} stands twice")
+            raise DataError(f"{path}: {line.name} appears twice")
         said[line.name] = line.texts
     photos = question.paths
     found = find_photos(list(said), photos, question.folders)

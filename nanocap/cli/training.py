@@ -26,14 +26,14 @@ OPTIONS = (
     click.option(
         "--cache",
         type=click.Path(path_type=Path),
-        help="Folder of prepared photos and maps, shared by runs.  [default: OUT/cache]",
+        help="Folder of prepared photos and feature maps, shared by runs.  [default: OUT/cache]",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "bf16", "fp32"]),
         default="auto",
         show_default=True,
-        help="Arithmetic of training; auto takes bf16 where the processor has it.",
+        help="Training precision; auto takes bf16 where the processor has it.",
     ),
     threads_option,
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line."),

@@ -1,4 +1,4 @@
-"""`nanocap verify [BUNDLE]`: is a bundle whole, and does it still say what it should?"""
+"""`nanocap verify [BUNDLE]`: is a bundle intact, and does it give the expected caption?"""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_the_card_without_training_notes_says_so(bundle: Path) -> None:
 
 def test_a_bundle_that_is_there_is_not_replaced_unasked(bundle: Path, tiny: Any) -> None:
     before = (bundle / "manifest.json").read_bytes()
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="already exists"):
         build_bundle(tiny.checkpoint(), bundle, precisions=["fp32"])
     assert (bundle / "manifest.json").read_bytes() == before
 
@@ -110,7 +110,7 @@ def test_force_replaces_a_bundle_that_is_there(
     arguments = ("convert", str(checkpoint_file), "--out", str(out), "--precision", "fp32")
     refused = cli(*arguments)
     assert refused.exit_code == 2
-    assert "is there already" in refused.stderr
+    assert "already exists" in refused.stderr
     assert Bundle(out).manifest == Bundle(bundle).manifest
     done = cli(*arguments, "--force")
     assert done.exit_code == 0, done.output
@@ -250,7 +250,7 @@ def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -
     out = ("--out", str(tmp_path / "out"))
     for arguments, code, message in (
         ((str(tmp_path / "gone.safetensors"), *out), 1, "no such checkpoint"),
-        ((str(checkpoint_file), "--out", str(tmp_path)), 2, "is there already"),
+        ((str(checkpoint_file), "--out", str(tmp_path)), 2, "already exists"),
         ((str(checkpoint_file), *out, "--photos", "nowhere"), 1, "nowhere: no such photo"),
         ((str(checkpoint_file), *out), 1, "int8 is calibrated on photos"),
         ((str(checkpoint_file), *out, "--precision", "int3"), 2, "onnx has no precision 'int3'"),

@@ -147,7 +147,7 @@ def test_what_is_too_large_or_unknown_is_refused(
 ) -> None:
     with pytest.raises(OptionError, match="unknown precision 'int4'"):
         export_scorer(checkpoint, tmp_path / "out", precision="int4")
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="already exists"):
         export_scorer(checkpoint, tmp_path)
     with pytest.raises(NanocapError, match="no such scorer"):
         export_scorer(tmp_path / "none.safetensors", tmp_path / "out")

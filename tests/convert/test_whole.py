@@ -118,7 +118,7 @@ def test_nothing_is_overwritten_unasked(bundle: Path, tmp_path: Path) -> None:
     out.write_text("precious")
     result = CliRunner().invoke(group, ["fuse", str(bundle), "--out", str(out)])
     assert result.exit_code != 0
-    assert "is there already" in result.output
+    assert "already exists" in result.output
     assert out.read_text() == "precious"
     result = CliRunner().invoke(
         group, ["fuse", str(bundle), "--out", str(tmp_path / "x.onnx"), "--artifact", "onnx-int3"]

@@ -41,7 +41,7 @@ def test_the_command_writes_a_finished_student(checkpoints: list[Path], tmp_path
     assert [(part["share"], part["seed"]) for part in parts] == [(0.25, 0), (0.75, 1)]
     again = CliRunner().invoke(group, arguments)
     assert again.exit_code != 0
-    assert "is there already" in again.output
+    assert "already exists" in again.output
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, 1.0, 1.0]])

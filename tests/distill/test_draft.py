@@ -116,7 +116,7 @@ def test_what_the_command_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     again = invoke("distill", "--init", "photos")
     assert again.exit_code == 2
-    assert "my.toml: is there already; name another" in again.stderr
+    assert "my.toml: already exists; name another" in again.stderr
     other = json.loads(invoke("distill", "other.toml", "--init", "photos", "--json").stdout)
     assert other["next"] == "nanocap distill other.toml --out runs/other"
     assert (tmp_path / "other.toml").is_file()

@@ -143,7 +143,7 @@ def test_what_the_command_prints(finished: Finished) -> None:
     lines = finished.printed.splitlines()
     assert lines[-1] == str(finished.out / "student.safetensors")
     assert "shapes: 36 photos, 6 set aside" in lines
-    for label in ("reading shapes", "caching maps of shapes, view 1", "training maps"):
+    for label in ("reading shapes", "caching feature maps of shapes, view 1", "training maps"):
         assert label in lines
 
 

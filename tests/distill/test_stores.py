@@ -23,7 +23,7 @@ from nanocap.distill.sources import read_source, source_of
 from nanocap.errors import DataError
 from nanocap.formats import FORMATS
 
-NO_IMAGE = f"not an image, whatever its name says; nanocap reads {', '.join(FORMATS)}"
+NO_IMAGE = f"not an image, despite its name; nanocap reads {', '.join(FORMATS)}"
 
 
 def encoded(grey: int, format: str = "PNG") -> bytes:

@@ -153,7 +153,7 @@ def test_the_command_names_photos_without_a_caption(
 ) -> None:
     pattern = shards({f"p{index}": GREY for index in range(3)})
     arguments = ["label", "--teacher", theirs, "--images", pattern, "--out", str(tmp_path / "out")]
-    for _ in range(2):  # also where the shard is there already
+    for _ in range(2):  # also where the shard already exists
         result = CliRunner().invoke(group, arguments)
         assert result.exit_code == 1
         assert "p2: left out: " in result.output

@@ -78,13 +78,13 @@ def test_files_too_long_too_short_or_missing(bundle: Path) -> None:
     path = bundle / "onnx" / "encoder.onnx"
     data = path.read_bytes()
     path.write_bytes(data + b"\0")
-    assert "longer than it says" in refusal(bundle)
+    assert "larger than the manifest states" in refusal(bundle)
     path.write_bytes(data[:-1])
     assert f"has {len(data) - 1} bytes instead of {len(data)}" in refusal(bundle)
     path.unlink()
     assert "onnx/encoder.onnx is missing" in refusal(bundle)
     path.mkdir()
-    assert "no plain file" in refusal(bundle)
+    assert "not a regular file" in refusal(bundle)
 
 
 def test_a_bundle_that_is_not_there_or_is_none(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_symbolic_link(link: str, bundle: Path, tmp_path: Path) -> None:
 def test_a_pipe_in_place_of_a_file_does_not_block(bundle: Path) -> None:
     (bundle / "README.md").unlink()
     os.mkfifo(bundle / "README.md")
-    assert "no plain file" in refusal(bundle)
+    assert "not a regular file" in refusal(bundle)
 
 
 def put(*path: str | int, value: object) -> Callable[[Values], object]:
@@ -191,7 +191,7 @@ def test_two_artifacts_of_one_name(bundle: Path) -> None:
 
 def test_a_manifest_too_large_to_read(bundle: Path) -> None:
     (bundle / "manifest.json").write_bytes(b" " * (5 << 20))
-    assert "longer than it says" in refusal(bundle)
+    assert "larger than the manifest states" in refusal(bundle)
 
 
 def test_graphs_that_the_engine_refuses(bundle: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def zipped(bundle: Path, target: Path, replace: dict[str, bytes], **info: int) -
 def test_a_zip_that_is_unsafe(tiny_bundle: Path, tmp_path: Path) -> None:
     bomb = zipped(tiny_bundle, tmp_path / "bomb.zip", {"README.md": bytes(300 << 20)})
     assert bomb.stat().st_size < 1 << 20
-    assert "README.md is longer than it says" in refusal(bomb)
+    assert "README.md is larger than the manifest states" in refusal(bomb)
     link = zipped(tiny_bundle, tmp_path / "link.zip", {}, readme_mode=0o120777)
     assert "symbolic link" in refusal(link)
     altered = zipped(tiny_bundle, tmp_path / "altered.zip", {"README.md": b"# tinY\n"})
@@ -246,13 +246,13 @@ def test_a_zip_that_is_unsafe(tiny_bundle: Path, tmp_path: Path) -> None:
     refusal(tmp_path / "damaged.zip")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(link, "a") as archive:
         archive.writestr("README.md", b"twice")
-    assert "a name stands twice" in refusal(link)
+    assert "a name appears twice" in refusal(link)
 
 
 def test_no_bundle_is_replaced_unasked(bundle: Path, tmp_path: Path) -> None:
     manifest = Bundle(bundle).manifest
     files = {path: bundle / path for path in manifest.files}
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="already exists"):
         write_bundle(bundle, manifest, files)
     other = write_bundle(tmp_path / "other", manifest, files)
     (other / "old.txt").write_text("left from before")

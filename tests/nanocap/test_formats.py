@@ -160,7 +160,7 @@ def ftyp(brand: bytes) -> bytes:
         (b"PK\3\4" + b"\0" * 30, "an archive"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\0" * 128 + b"DICM", "DICOM"),
-        (b"words of a letter", "not an image, whatever its name says"),
+        (b"words of a letter", "not an image, despite its name"),
     ],
 )
 def test_what_people_take_for_a_photo_is_named(data: bytes, named: str) -> None:

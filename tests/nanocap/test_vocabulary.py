@@ -92,7 +92,7 @@ def tokenizer_file(**changes: Any) -> bytes:
         (b"\xff\xfe", "not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "must be a JSON object"),
-        (b'{"model": 1, "model": 2}', "a key stands twice"),
+        (b'{"model": 1, "model": 2}', "a key appears twice"),
         (b'{"model": NaN}', "NaN"),
         (b"{}", "model must be an object, found nothing"),
         (tokenizer_file(model={"vocab": []}), "vocab must be an object"),

@@ -1,4 +1,4 @@
-"""Work that is done meanwhile."""
+"""Work done ahead, in a thread."""
 
 from __future__ import annotations
 

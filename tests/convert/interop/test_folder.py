@@ -165,7 +165,7 @@ def test_weights_that_caption_otherwise_are_refused(
 
 
 def test_only_folders_of_its_own_are_replaced(folder: Path, tmp_path: Path, tiny: Any) -> None:
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="already exists"):
         build_folder(tiny.checkpoint(), folder)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(OptionError, match="no folder of nanocap for transformers"):

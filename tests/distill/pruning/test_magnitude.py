@@ -58,7 +58,7 @@ def test_the_command_writes_a_finished_student(checkpoints: list[Path], tmp_path
     assert answer["parameters"] < answer["parameters_before"]
     assert metadata["tokenizer"] == theirs["tokenizer"]
     assert json.loads(metadata["training"]) == {"seed": 0, "pruned_by_magnitude": [0.5]}
-    assert "is there already" in prune(checkpoints[0], "--keep", "0.5", "--out", out).output
+    assert "already exists" in prune(checkpoints[0], "--keep", "0.5", "--out", out).output
 
 
 def test_a_pruned_student_is_pruned_again(checkpoints: list[Path], tmp_path: Path) -> None:
