@@ -104,9 +104,7 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
         DataError: no photo has a caption, or something cannot be read.
     """
     if path.exists():
-        raise OptionError(
-            f"{path}: already exists; name another: nanocap distill NAME.toml --init"
-        )
+        raise OptionError(f"{path}: already exists; name another: nanocap distill NAME.toml --init")
     if not folder.is_dir():
         raise OptionError(f"--init {folder}: is no folder; name the one of your photos")
     source, left_out = source_in(str(folder)), dict[str, str]()

@@ -25,28 +25,35 @@ from nanocap.vocabulary import Vocabulary
 class Loaded:
     """The graphs and the vocabulary of an artifact.
 
+    Args:
+        files: what `bundle.load(artifact)` gives, where it is being read already.
+
     Raises:
         BundleError: a file is missing or altered.
         EngineError, MissingExtraError: the engine cannot run it.
     """
 
     def __init__(
-        self, bundle: Bundle, artifact: Artifact, threads: int | None, providers: Providers
+        self,
+        bundle: Bundle,
+        artifact: Artifact,
+        threads: int | None,
+        providers: Providers,
+        files: Ahead[dict[str, bytes]] | None = None,
     ) -> None:
         self.bundle, self.artifact = bundle, artifact
         self.threads, self.providers = threads, providers
         self.sizes = bundle.manifest.sizes
-        self._open()
+        self._open(files)
 
-    def _open(self) -> None:
-        read = Ahead(partial(self.bundle.load, self.artifact))
+    def _open(self, files: Ahead[dict[str, bytes]] | None = None) -> None:
+        read = files or Ahead(partial(self.bundle.load, self.artifact))
         import_ahead(self.artifact.backend)
-        files = read.result()
-        engine = Ahead(
-            partial(load_engine, self.artifact, files, self.threads, self.providers)
-        )  # outside Python's lock, for the most part
+        held = read.result()
+        # Opening the graphs is outside Python's lock, for the most part.
+        engine = Ahead(partial(load_engine, self.artifact, held, self.threads, self.providers))
         where = f"{self.bundle.where}: {TOKENIZER}"
-        self.vocabulary = Vocabulary.from_json(files[TOKENIZER], self.sizes.vocabulary, where)
+        self.vocabulary = Vocabulary.from_json(held[TOKENIZER], self.sizes.vocabulary, where)
         self.repeats: Repeats | None = Repeats.of(self.vocabulary.pieces)
         self._engine = engine.result()
         self._process = os.getpid()

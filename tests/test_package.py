@@ -121,7 +121,7 @@ def test_the_sample_photo_gets_a_sentence_about_it(sentence: str) -> None:
 
 
 def test_a_caption_opens_no_socket() -> None:
-    code = f"{OFFLINE}from nanocap.cli import main\nsys.argv[0] = 'nanocap'\nmain()"
+    code = f"{OFFLINE}from nanocap.__main__ import main\nsys.argv[0] = 'nanocap'\nmain()"
     command = [sys.executable, "-c", code, "caption", str(PHOTO)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ PHOTO = SAMPLES / "photos" / "cat.jpg"
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
 WAIT = 20  # seconds after loading; ONNX Runtime looked its collector up after nine
 
-CLI = "import sys; from nanocap.cli import main; sys.argv = ['nanocap', *sys.argv[1:]]; main()"
+CLI = "import sys; from nanocap.__main__ import main; sys.argv = ['nanocap', *sys.argv[1:]]; main()"
 API = "import sys; from nanocap import Captioner; print(Captioner()(sys.argv[-1]))"
 DOORS = {
     "command line": (CLI, ["caption", str(PHOTO)]),

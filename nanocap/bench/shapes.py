@@ -139,6 +139,20 @@ def _match_product(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Sha
     return import_onnx().TensorProto.FLOAT, (*batch, rows, columns)
 
 
+def _convolve_last(node: Any, inputs: list[tuple[int, Shape]]) -> tuple[int, Shape]:
+    """QLinearConv(X, scale, zero, W [M, C / groups, *kernel], ...), channels last: [N, ..., M]."""
+    flags, (elem_type, (batch, *sides, _)), weights = attributes(node), inputs[0], inputs[3][1]
+    axes = len(sides)
+    strides, dilations = flags.get("strides", [1] * axes), flags.get("dilations", [1] * axes)
+    pads = flags.get("pads", [0] * 2 * axes)
+    out = [
+        (side + pads[i] + pads[i + axes] - dilations[i] * (weights[2 + i] - 1) - 1) // strides[i]
+        + 1
+        for i, side in enumerate(sides)
+    ]
+    return elem_type, (batch, *out, weights[0])
+
+
 FOREIGN: dict[str, Callable[[Any, list[tuple[int, Shape]]], tuple[int, Shape]]] = {
     "BiasGelu": _like_first,
     "FusedMatMul": _match_product,
@@ -146,6 +160,7 @@ FOREIGN: dict[str, Callable[[Any, list[tuple[int, Shape]]], tuple[int, Shape]]] 
     "MatMulNBits": _match_nbits,
     "QGemm": _match_qgemm,
     "QLinearAdd": _sum,
+    "QLinearConv": _convolve_last,
 }
 
 

@@ -16,7 +16,6 @@ from typing import Any, cast
 import click
 
 from nanocap import __version__
-from nanocap.cli.streams import fill_streams
 from nanocap.errors import MissingExtraError, NanocapError, one_line
 
 INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
@@ -113,13 +112,16 @@ def group() -> None:
     """
 
 
-def main() -> None:
-    """The program `nanocap`."""
+def run(model: object = None) -> None:
+    """Run the command line of this process, and end it.
+
+    Args:
+        model: what `nanocap.runtime.first` gives, for `nanocap caption` of a single photo.
+    """
     code: Any = 1  # of an exception that nobody expects
     atexit.register(lambda: _end(code))  # the first to register is the last to be called
-    fill_streams()
     try:
-        code = group.main(prog_name="nanocap", standalone_mode=False)
+        code = group.main(prog_name="nanocap", standalone_mode=False, obj=model)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -9,26 +9,20 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nanocap.bounds import BATCH, MAX_BATCH, MAX_BEAMS, MAX_PIXELS
-from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli.paths import STANDARD_INPUT, find
 from nanocap.cli.progress import Progress
 from nanocap.errors import ImageError, one_line
-from nanocap.runtime.choice import choose
-from nanocap.runtime.providers import PROVIDERS, Providers
+from nanocap.runtime.providers import PROVIDERS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nanocap.caption import Caption
-    from nanocap.manifest import Artifact
-    from nanocap.runtime.captioner import Captioner
+    from nanocap.runtime.first import First
 
 EXAMPLES = """\
 \b
@@ -154,73 +148,41 @@ def command(
             waiting.append(path)
             yield path
 
-    opened = Bundle(bundle or default_bundle())
-    wanted = Providers(providers, strict_provider)
-    if not found:
-        pass  # such as a folder without photos, of which the user was told
-    elif report.named or deadline_ms is not None:
+    if found and ctx.obj is not None:
+        first: First = ctx.obj  # this one photo's model is on the way
+        try:
+            one: Caption | ImageError = first.caption(
+                paths[0], max_pixels=max_pixels, beams=beams, length=length, n_best=n_best
+            )
+        except ImageError as error:
+            one = error
+        report.outcome(paths[0], one)
+    elif found:
         from nanocap.runtime.captioner import Captioner
 
         captioner = Captioner(
-            opened,
+            bundle,
             artifact=artifact,
             tokens=tokens,
             deadline_ms=deadline_ms,
-            providers=wanted.names,
-            strict_providers=wanted.strict,
-            threads=threads,
+            providers=providers,
+            strict_providers=strict_provider,
+            # of one photo, more threads would take longer to start than they save
+            threads=threads if threads or report.named else 1,
             max_pixels=max_pixels,
         )
-        batch_size = batch_size or (1 if listed else BATCH)
-        for outcome in captioner.attempt(
-            sources(), batch_size=batch_size, beams=beams, length=length, n_best=n_best
-        ):
+        outcomes = captioner.attempt(
+            sources(),
+            batch_size=batch_size or (1 if listed else BATCH),
+            beams=beams,
+            length=length,
+            n_best=n_best,
+        )
+        for outcome in outcomes:
             report.outcome(waiting.popleft(), outcome)
             progress.step()
-    else:
-        chosen = choose(opened.manifest, None, artifact, tokens)
-        try:
-            captioner, pixels = _start(paths[0], opened, chosen, threads, wanted, max_pixels)
-            one = captioner(pixels, beams=beams, length=length, n_best=n_best)
-            report.outcome(paths[0], one)
-        except ImageError as error:
-            report.outcome(paths[0], error)
     progress.clear()
     ctx.exit(1 if report.failures else 0)
-
-
-def _start(
-    path: str,
-    bundle: Bundle,
-    artifact: Artifact,
-    threads: int | None,
-    providers: Providers,
-    max_pixels: int,
-) -> tuple[Captioner, NDArray[Any]]:
-    """A captioner for a single photo, and the photo, with the quickest start.
-
-    The engine's package is imported first. Then, while a thread opens the graphs outside Python's
-    lock, come all other imports and the photo. More than one thread of the engine would take longer
-    to start than it saves.
-
-    Raises:
-        ImageError: the photo cannot be read.
-        NanocapError: the model cannot be loaded; that goes before.
-    """
-    from nanocap.runtime.ahead import Ahead
-    from nanocap.runtime.engines import import_ahead
-    from nanocap.runtime.loaded import Loaded, one_a_core
-
-    model = Ahead(partial(Loaded, bundle, artifact, one_a_core(threads or 1), providers))
-    import_ahead(artifact.backend)
-    from nanocap.image import load_image
-    from nanocap.runtime.captioner import Captioner
-
-    try:
-        pixels = load_image(path, bundle.manifest.image, max_pixels=max_pixels)
-    finally:
-        loaded = model.result()
-    return Captioner.of(loaded, max_pixels=max_pixels), pixels
 
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:

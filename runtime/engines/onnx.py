@@ -14,7 +14,6 @@ import numpy.typing as npt
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, one_line
 from nanocap.manifest import Artifact
-from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.engines import Floats, Ints
 from nanocap.runtime.providers import Providers
 
@@ -125,13 +124,9 @@ def load(
                 f" {path} ({one_line(error)[:200]}); get the bundle again or update onnxruntime"
             ) from None
 
-    # Making a session is the larger part of a start, so the two are made at once.
+    # One after the other: at once they take as long, for they contend for memory.
     most = threads or min(available_cores(), MOST_THREADS)
-    encoder = Ahead(lambda: session("encoder", most))
-    try:
-        decoder = session("decoder", threads or 1)
-    finally:
-        seen = encoder.result()
+    encoder, decoder = session("encoder", most), session("decoder", threads or 1)
     # what is installed may still not start, for want of a driver or a library
     wanted.check(decoder.get_providers())
-    return OnnxEngine(seen, decoder)
+    return OnnxEngine(encoder, decoder)

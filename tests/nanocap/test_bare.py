@@ -26,7 +26,7 @@ class Bare:
         if top not in held | sys.stdlib_module_names and not top.startswith('_'):
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Bare())
-from nanocap.cli import main
+from nanocap.__main__ import main
 main()
 """
 WORK = {  # arguments with which a verb sets to work, and the extras that bring all it needs

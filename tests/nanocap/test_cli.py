@@ -345,7 +345,7 @@ def test_help_teaches_and_imports_nothing_large() -> None:
     for name, verb in VERBS.items():
         assert f"  {name} " in shown.output
         assert verb.help in shown.output
-    code = "import sys; from nanocap.cli import main; sys.argv = ['nanocap', '--help'];\n"
+    code = "import sys; from nanocap.__main__ import main; sys.argv = ['nanocap', '--help'];\n"
     code += "try: main()\nfinally: print({'numpy', 'PIL', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "set()"
@@ -365,7 +365,7 @@ def test_the_program_ends_without_taking_itself_apart() -> None:
         "    print('said')\n"
         "    return 3\n"
         "cli.group.main = verb\n"
-        "cli.main()"
+        "cli.run()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.stdout, run.returncode) == ("said\nleft for the end\n", 3)
@@ -388,7 +388,7 @@ def test_a_verb_whose_extra_is_missing(tmp_path: Path) -> None:
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Bare())\n"
         "sys.argv = ['nanocap', 'distill', 'recipe.toml', '--out', 'x']\n"
-        "from nanocap.cli import main; main()"
+        "from nanocap.__main__ import main; main()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     (line,) = run.stderr.splitlines()
