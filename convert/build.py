@@ -48,6 +48,7 @@ def build_bundle(
     version: str = "1.0.0",
     decoding: DecodingDefaults | None = None,
     int8: Int8Options | None = None,
+    qdq: bool = False,
     calibration_photos: int = CALIBRATION_PHOTOS,
     probe_photos: int = PROBE_PHOTOS,
     overwrite: bool = False,
@@ -71,6 +72,7 @@ def build_bundle(
         name: default: the recipe's name, else `student`.
         decoding: defaults at run time.
         int8: how to quantize for ONNX; default: as measurement finds best.
+        qdq: leave int8 of ONNX in Q/DQ pairs, as execution providers other than the CPU's take it.
         calibration_photos, probe_photos: at most so many of `photos` are used.
         overwrite: replace a bundle that is there.
         report: takes lines of progress.
@@ -100,6 +102,7 @@ def build_bundle(
         int8 or Int8Options(),
         ids=checkpoint.ids(),
         tokens=tuple(tokens),
+        qdq=qdq,
         report=report,
         count=count,
     )

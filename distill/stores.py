@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,7 @@ class TarStore:
     """A plain `.tar`.
 
     Raises:
-        DataError: it is none or is cut off, or a key is not its own.
+        DataError: it is none or is cut off, or the files of a key are apart.
     """
 
     def __init__(self, path: Path):
@@ -111,9 +112,11 @@ class TarStore:
         # says nothing; only the mark at its end tells that it is whole.
         if len(end) < 2 * tarfile.BLOCKSIZE or any(end):
             raise DataError(f"{path}: damaged or cut off after {len(keys)} photos; copy it again")
-        if len(set(keys)) != len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{path}: the files of {twice} are not adjacent, or appear twice")
+        # Two photos may have one key. A photo and its texts apart would be a photo without texts.
+        counts = Counter(keys)
+        apart = next((key for key, field in parted if counts[key] > 1 and not field), None)
+        if apart is not None:
+            raise DataError(f"{path}: the files of {apart} are not adjacent; write them in a row")
         self.count = len(keys)
 
     def samples(self, skip: int) -> Iterator[Sample]:

@@ -38,6 +38,7 @@ class Job:
         ids: of tokens that are not text, by name, for a file that carries them itself.
         tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
             own, and no number in the names.
+        qdq: leave int8 of ONNX in Q/DQ pairs, as execution providers other than the CPU's take it.
         report: takes a line of progress.
         count: takes how many steps of a long part are done, and of how many.
     """
@@ -47,6 +48,7 @@ class Job:
     int8: Int8Options = field(default_factory=Int8Options)
     ids: Mapping[str, int] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()
+    qdq: bool = False
     report: Callable[[str], None] = lambda line: None
     count: Callable[[int, int], None] = lambda done, total: None
 

@@ -191,7 +191,7 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     packed = _pack(name, precision, tokens, encoder, decoder)
     if precision != "fp32":
         _check_integer(packed, kind, source.options(kind))
-    if kind.fused:
+    if kind.fused and not job.qdq:
         ready = [
             fused(graph) if role in kind.fused else graph
             for role, graph in (("encoder", encoder), ("decoder", decoder))

@@ -127,6 +127,12 @@ killed or fails leaves nothing at --out.
     show_default=True,
     help="Default length penalty; larger favours longer captions.",
 )
+@click.option(
+    "--qdq",
+    is_flag=True,
+    help="Leave int8 of onnx in QuantizeLinear and DequantizeLinear pairs, as execution providers"
+    " other than the CPU's take it. It starts slower.",
+)
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
@@ -146,6 +152,7 @@ def command(
     version: str,
     beams: int,
     length_penalty: float,
+    qdq: bool,
     overwrite: bool,
     threads: int | None,
     as_json: bool,
@@ -180,6 +187,7 @@ def command(
         version=version,
         decoding=DecodingDefaults(beams=beams, length_penalty=length_penalty),
         calibration_photos=calibration,
+        qdq=qdq,
         overwrite=overwrite,
         report=progress.line,
         count=progress.count,
@@ -214,6 +222,7 @@ def _convert_for_library(
     checkpoint: Path,
     out: Path,
     photos: tuple[Path, ...],
+    qdq: bool,
     overwrite: bool,
     threads: int | None,
     as_json: bool,

@@ -223,7 +223,9 @@ def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluatio
     from nanocap.bundle import Bundle
 
     chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
-    quality.record(bundle, chosen, name, evaluation.to_dict())
+    figures = evaluation.to_dict()
+    del figures["missing"]  # why this machine could not measure more is no figure of the model
+    quality.record(bundle, chosen, name, figures)
 
 
 class _Troubles:

@@ -247,9 +247,18 @@ def test_shards_that_are_damaged(
     assert "\n" not in str(caught.value)
 
 
-def test_shards_that_hold_a_key_twice(tmp_path: Path) -> None:
+def test_two_photos_of_one_key_are_two_photos(tmp_path: Path) -> None:
+    photos = [("a.png", b"1"), ("a.json", b"{}"), ("b.png", b"2"), ("a.png", b"3")]
+    write_tar(tmp_path / "in.tar", photos)
+    shards = PhotoShards([str(tmp_path / "in.tar")])
+    assert [(photo.key, photo.data) for photo in shards.read(0, 3)] == [
+        ("a", b"1"), ("b", b"2"), ("a_png", b"3"),
+    ]  # fmt: skip
+
+
+def test_shards_whose_files_are_apart(tmp_path: Path) -> None:
     write_tar(tmp_path / "in.tar", [("a.png", b""), ("b.png", b""), ("a.json", b"{}")])
-    with pytest.raises(DataError, match=r"in.tar: the files of a do not stand together"):
+    with pytest.raises(DataError, match=r"in.tar: the files of a are not adjacent"):
         PhotoShards([str(tmp_path / "in.tar")])
     with pytest.raises(DataError, match="no file matches"):
         PhotoShards([str(tmp_path / "*.zip")])
