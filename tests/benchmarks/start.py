@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photo", type=Path, default=PHOTO)
     parser.add_argument("--runs", type=int, default=9, help="pairs of runs (default: 9)")
-    parser.add_argument("--limit", type=float, default=2.5, help="largest ratio (default: 2.5)")
+    parser.add_argument("--limit", type=float, default=1.9, help="largest ratio (default: 1.9)")
     options = parser.parse_args()
 
     script = Path(sysconfig.get_path("scripts")) / "nanocap"
