@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Journal:
 
     def draw(self) -> None:
         """Write `curves.png`: loss, reward, and loss and CIDEr of the photos set aside, by step."""
+        # Its list of fonts would go below the home folder.
+        os.environ.setdefault("MPLCONFIGDIR", str(self.path.with_name(".matplotlib")))
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,7 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
     kind = TABLE_FORMATS.get(path.suffix.lower())
     if kind is None or not path.is_file():
         raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
-    for row in _load(kind, data_files=glob.escape(str(path)), split="train"):
+    for row in _rows(kind, path):
         if not has(row, source.image):
             raise DataError(
                 f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"
@@ -228,6 +229,13 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
             if rejected is None:
                 raise DataError(f"source {source.name!r}: {file} cannot be read") from error
             rejected(str(photo), "its photo cannot be read")
+
+
+def _rows(kind: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    # The library keeps a lock of each table that it reads: below the home folder, unless told else.
+    with tempfile.TemporaryDirectory() as locks:
+        data = glob.escape(str(path))
+        yield from _load(kind, data_files=data, split="train", cache_dir=locks)
 
 
 def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:

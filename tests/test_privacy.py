@@ -38,6 +38,26 @@ def written(home: Path) -> list[str]:
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
+def test_reading_captions_and_drawing_curves_write_none_either(tmp_path: Path) -> None:
+    """What `datasets` and matplotlib keep for themselves."""
+    table, home = tmp_path / "captions.jsonl", tmp_path / "home"
+    home.mkdir()
+    shutil.copy(PHOTO, tmp_path)
+    table.write_text('{"image": "cat.jpg", "caption": "a cat"}\n')
+    code = (
+        "from pathlib import Path; from nanocap.distill.sources import read_source, source_of\n"
+        f"(example,) = read_source(source_of({str(table)!r}), Path())\n"
+        "from nanocap.distill.journal import Journal\n"
+        f"journal = Journal(Path({str(tmp_path)!r}), 0, 0)\n"
+        "journal.add(stage=0, step=1, loss=1.0); journal.draw()"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=quiet(home), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").exists()
+    assert written(home) == []
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_no_file_appears_below_the_home_folder(door: str, tmp_path: Path) -> None:
     code, arguments = DOORS[door]

@@ -16,7 +16,8 @@ from typing import Any, cast
 import click
 
 from nanocap import __version__
-from nanocap.errors import MissingExtraError, NanocapError, one_line
+from nanocap.cli.output import tell
+from nanocap.errors import MissingExtraError, NanocapError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
 
@@ -72,7 +73,7 @@ class Verbs(click.Group):
             except ImportError as error:  # verbs import what they start when they start it
                 raise _missing(ctx.invoked_subcommand or "", error) from error
         except NanocapError as error:
-            click.echo(f"nanocap: {error}", err=True)
+            tell(error)
             ctx.exit(error.exit_code)
 
 
@@ -133,8 +134,7 @@ def run(model: object = None) -> None:
         code = 1
     except OSError as error:  # such as a full disk behind standard output
         what = os.fsdecode(error.filename) if error.filename else "the output cannot be written"
-        with suppress(OSError):
-            click.echo(f"nanocap: {one_line(what)}: {error.strerror or error}", err=True)
+        tell(f"{what}: {error.strerror or error}")
         code = 1
     code = code if isinstance(code, int) else 0
     sys.exit(code)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
 EXAMPLES = """\
@@ -44,4 +45,4 @@ def command(
     student, metadata = average(students, shares)
     out.parent.mkdir(parents=True, exist_ok=True)
     student.save(out, metadata)
-    click.echo(json.dumps({"student": str(out)}) if as_json else str(out))
+    say(json.dumps({"student": str(out)}) if as_json else out)

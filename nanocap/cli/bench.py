@@ -12,6 +12,7 @@ from nanocap.bench.options import FULL, QUICK, Options
 from nanocap.bench.report import as_json, as_text
 from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
+from nanocap.cli.output import say_table, tell
 from nanocap.cli.progress import timed_lines
 from nanocap.cli.threads import Threads
 from nanocap.cores import available_cores
@@ -91,9 +92,9 @@ def command(
         photo=photo,
     )
     report = bench(options, timed_lines())
-    click.echo(json.dumps(as_json(report)) if json_line else as_text(report))
+    say_table(json.dumps(as_json(report)) if json_line else as_text(report))
     for name, reason in report.failures.items():
-        click.echo(f"nanocap: {name}: left out: {reason}", err=True)
+        tell(f"{name}: left out: {reason}")
     if page is not None:
         write_bench_page(page, report, Bundle(options.bundle).manifest)
     ctx.exit(1 if report.failures else 0)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanocap.bounds import BATCH, MAX_BATCH, MAX_BEAMS, MAX_PIXELS
+from nanocap.cli.output import tell
 from nanocap.cli.paths import STANDARD_INPUT, find
 from nanocap.cli.progress import Progress
 from nanocap.errors import ImageError, one_line
@@ -187,7 +188,7 @@ def command(
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning in the form of our errors, without the line of code that gave it."""
-    click.echo(f"nanocap: {message}", err=True)
+    tell(message)
 
 
 class Report:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from nanocap.cli.output import say
 from nanocap.cli.progress import Lines, timed_lines
 from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
@@ -203,7 +204,7 @@ def command(
         }
         click.echo(json.dumps(result))
     else:
-        click.echo(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
+        say(f"{bundle}: {size / 1e6:.2f} MB, golden caption: {manifest.golden.caption}")
 
 
 def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:
@@ -222,7 +223,6 @@ def _convert_for_library(
     checkpoint: Path,
     out: Path,
     photos: tuple[Path, ...],
-    qdq: bool,
     overwrite: bool,
     threads: int | None,
     as_json: bool,
@@ -236,4 +236,4 @@ def _convert_for_library(
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "bytes": size}))
     else:
-        click.echo(f"{folder}: {size / 1e6:.2f} MB, for transformers, Optimum, transformers.js")
+        say(f"{folder}: {size / 1e6:.2f} MB, for transformers, Optimum, transformers.js")

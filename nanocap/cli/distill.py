@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say, tell
 from nanocap.cli.training import OUT, other_options
 
 DRAFT = Path("my.toml")
@@ -75,7 +76,7 @@ def command(
     else:
         result = chain.make(accelerator)
     if accelerator.is_main_process:
-        click.echo(json.dumps({"result": str(result)}) if as_json else str(result))
+        say(json.dumps({"result": str(result)}) if as_json else result)
 
 
 def _draft(folder: Path, recipe: Path, as_json: bool) -> None:
@@ -83,13 +84,11 @@ def _draft(folder: Path, recipe: Path, as_json: bool) -> None:
 
     draft = draft_recipe(folder, recipe)
     for key, reason in draft.left_out.items():
-        click.echo(f"nanocap: {key}: left out: {reason}", err=True)
+        tell(f"{key}: left out: {reason}")
     if as_json:
         counts = {"photos": draft.photos, "captions": draft.captions}
         click.echo(json.dumps({"result": str(recipe), **counts, "next": draft.command}))
         return
-    click.echo(f"{recipe}: {draft.photos} photos with {draft.captions} captions in {draft.found}")
-    click.echo(f"next: {draft.command}")
-    click.echo(
-        f"then: nanocap convert {draft.out}/student.safetensors --out BUNDLE --photos {folder}"
-    )
+    say(f"{recipe}: {draft.photos} photos with {draft.captions} captions in {draft.found}")
+    say(f"next: {draft.command}")
+    say(f"then: nanocap convert {draft.out}/student.safetensors --out BUNDLE --photos {folder}")

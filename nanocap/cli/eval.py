@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanocap.cli.output import say_table, tell
 from nanocap.cli.speakers import Question, is_bundle, listen
 from nanocap.cli.threads import threads_option
 from nanocap.errors import DataError
@@ -163,11 +164,7 @@ def command(
     for texts in sets:
         for kind, odd in oddities(texts).items():
             if odd:
-                click.echo(
-                    f"nanocap: {len(odd)} captions are {kind} (first: {odd[0]!r}): scored as they"
-                    " are",
-                    err=True,
-                )
+                tell(f"{len(odd)} captions are {kind} (first: {odd[0]!r}): scored as they are")
     common = set.intersection(*(set(texts) for texts in sets))
     references = {e.key: e.captions for e in examples if e.key in common}
     scorers = [name for name in SCORERS if name not in skip]
@@ -192,7 +189,7 @@ def command(
             values["compared"] = differences_to_dict(rows)
         click.echo(json.dumps({**values, "left_out": troubles.count}))
     else:
-        click.echo(_comparison(rows, targets) if rows else _table(evaluations[0]))
+        say_table(_comparison(rows, targets) if rows else _table(evaluations[0]))
         click.echo(f"\n{len(references)} photos, {troubles.count} left out")
     if report is not None:
         scored = [Photo(e.key, e.image, e.captions) for e in examples if e.key in common]
@@ -236,7 +233,7 @@ class _Troubles:
 
     def add(self, key: str, reason: str) -> None:
         self.count += 1
-        click.echo(f"nanocap: {key}: left out: {reason}", err=True)
+        tell(f"{key}: left out: {reason}")
 
 
 def _table(evaluation: Evaluation) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say
 from nanocap.errors import OptionError
 from nanocap.whole_file import whole_file
 
@@ -54,4 +55,4 @@ def command(
     if as_json:
         click.echo(json.dumps({"file": str(out), "bytes": len(graph), "artifact": name}))
     else:
-        click.echo(f"{out}: {len(graph) / 1e6:.2f} MB, from {name}")
+        say(f"{out}: {len(graph) / 1e6:.2f} MB, from {name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say, tell
 from nanocap.cli.progress import Progress
 from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
@@ -195,7 +196,7 @@ def command(
         labelled = label(task, order.panel(task.photos), progress.step, progress.skip)
     progress.clear()
     for key, reason in labelled.left_out.items():
-        click.echo(f"nanocap: {key}: left out: {reason}", err=True)
+        tell(f"{key}: left out: {reason}")
     rows = labelled.manifest["rows"]
     if as_json:
         names = ("rows", "left_out", "levels", "origins", "photos_per_second", "teacher_share")
@@ -203,5 +204,5 @@ def command(
         click.echo(json.dumps({"out": str(out), "photos": rows, **found}))
     else:
         levels = ", ".join(f"{n} {level}" for level, n in labelled.manifest["levels"].items())
-        click.echo(f"{out}: {rows} photos labelled ({levels})")
+        say(f"{out}: {rows} photos labelled ({levels})")
     ctx.exit(1 if labelled.left_out else 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nanocap.cli.output import say_table, tell
 from nanocap.cli.progress import Lines
 from nanocap.cli.threads import Threads
 
@@ -98,10 +99,10 @@ def command(
                 for row in found.rows
             },
         )
-    click.echo(json.dumps(found.to_dict()) if as_json else _table(found))
+    say_table(json.dumps(found.to_dict()) if as_json else _table(found))
     left_out = {**unusable, **found.left_out}
     for name, reason in left_out.items():
-        click.echo(f"nanocap: {name}: left out: {reason}", err=True)
+        tell(f"{name}: left out: {reason}")
     if page is not None:
         write_parity_page(page, found.to_dict())
     ctx.exit(1 if left_out else 0)

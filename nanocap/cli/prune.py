@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
 EXAMPLES = """\
@@ -60,4 +61,4 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     after = count_parameters(student)
     click.echo(f"{after:,} of {before:,} parameters", err=True)
     answer = {"student": str(out), "parameters": after, "parameters_before": before}
-    click.echo(json.dumps(answer) if as_json else str(out))
+    say(json.dumps(answer) if as_json else out)

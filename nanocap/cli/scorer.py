@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.output import say_table
 from nanocap.cli.training import training_options
+from nanocap.errors import one_line
 
 
 @click.command()
@@ -61,4 +63,4 @@ def command(
 
         exported = export_scorer(result, out / "onnx", overwrite=True)
         answer |= {"onnx": str(out / "onnx"), "bytes": exported.bytes}
-    click.echo(json.dumps(answer) if as_json else "\n".join(str(v) for v in answer.values()))
+    say_table(json.dumps(answer) if as_json else "\n".join(map(one_line, answer.values())))

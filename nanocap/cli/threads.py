@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from nanocap.cli.output import tell
 from nanocap.cores import available_cores
 
 
@@ -22,7 +23,7 @@ class Threads(click.IntRange):
         asked, cores = int(super().convert(value, param, ctx)), available_cores()
         if asked > cores:
             name = param.opts[0] if param is not None else "threads"
-            click.echo(f"nanocap: {name} {asked}: taking {cores}, one a core", err=True)
+            tell(f"{name} {asked}: taking {cores}, one a core")
         return min(asked, cores)
 
 

@@ -8,7 +8,8 @@ import json
 import click
 
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.errors import BundleError, NanocapError, one_line
+from nanocap.cli.output import say
+from nanocap.errors import BundleError, NanocapError
 from nanocap.quality import check
 from nanocap.runtime.captioner import Captioner
 
@@ -72,7 +73,7 @@ def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
         *(f"note    {path} is not in the manifest and is never read" for path in unlisted),
     ]
     for line in lines:
-        click.echo(one_line(line))
+        say(line)
 
 
 def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
