@@ -6,6 +6,7 @@ is a text or a list of texts.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,8 +68,11 @@ def read_captions(path: Path) -> Iterator[Captioned]:
         DataError: the file cannot be read, or a line of it is something else.
     """
     try:
+        data = path.read_bytes()
+        # PowerShell's `>` writes UTF-16, with a mark.
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         # not `splitlines`, for which a caption may hold the end of a line
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = data.decode("utf-16" if marked else "utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: captions cannot be read ({error})") from error
     for number, line in enumerate(lines, 1):

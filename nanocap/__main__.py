@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 
 from nanocap.streams import fill_streams
 
@@ -18,9 +19,11 @@ def main() -> None:
     model = None
     if is_one_photo(sys.argv[1:]):
         gc.disable()  # its rounds over all that is imported find nothing; the end comes soon
-        from nanocap.runtime.first import load_first
+        # What goes wrong here goes wrong again below, where it is made a line.
+        with suppress(Exception):
+            from nanocap.runtime.first import load_first
 
-        model = load_first()
+            model = load_first()
     from nanocap.cli import run
 
     run(model)

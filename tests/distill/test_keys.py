@@ -139,3 +139,10 @@ def test_lines_of_captions(tmp_path: Path) -> None:
         Captioned("c", ("a sign", "a wall")),
         Captioned("e", ("",)),
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_written_by_other_systems(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_bytes('{"image": "a.jpg", "caption": "a café"}\r\n'.encode(encoding))
+    assert list(read_captions(path)) == [Captioned("a.jpg", ("a café",))]

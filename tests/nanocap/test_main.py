@@ -78,3 +78,15 @@ def test_a_photo_that_cannot_be_read(tmp_path: Path) -> None:
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith(f"nanocap: {photo}: not an image")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_bundled_model_that_is_damaged() -> None:
+    code = (
+        "import sys, nanocap.bundle; nanocap.bundle.DEFAULT_NAME = 'gone';"
+        f"sys.argv = ['nanocap', 'caption', {PHOTO!r}]; from nanocap.__main__ import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("nanocap: bundle ")
+    assert "there is no such folder or .zip" in line
