@@ -23,6 +23,7 @@ from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.parity import check_student
 from nanocap.convert.photos import find_photos, load_photos, spread
 from nanocap.convert.quantize import Int8Options
+from nanocap.convert.sessions import threads
 from nanocap.errors import EngineError, MissingExtraError, OptionError
 from nanocap.image import load_image
 from nanocap.manifest import DecodingDefaults, Golden, Manifest
@@ -200,7 +201,7 @@ def golden_caption(manifest: Manifest, files: Mapping[str, bytes]) -> Golden:
         draft = write_bundle(Path(folder) / "draft", manifest, files)
         for artifact in manifest.artifacts:
             try:
-                captioner = Captioner(draft, artifact=artifact.name)
+                captioner = Captioner(draft, artifact=artifact.name, threads=threads())
             except (EngineError, MissingExtraError) as error:  # made here, run elsewhere
                 refused = str(error)
                 continue

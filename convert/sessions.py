@@ -30,6 +30,11 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
+def threads() -> int | None:
+    """What `use_threads` was told."""
+    return _threads or None
+
+
 def open_session(
     graph: bytes, options: onnxruntime.SessionOptions | None = None, without: Sequence[str] = ()
 ) -> Any:

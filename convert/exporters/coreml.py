@@ -25,6 +25,7 @@ from nanocap.convert.coreml.program import compress, ml_program
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.parity import EagerEngine, check_exact, compare
+from nanocap.convert.sessions import threads
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES
@@ -117,7 +118,7 @@ def _compared(made: Exported, student: Student, stored: Student, job: Job) -> Ex
         weights = compare(eager, rounded, job.probe)
         measured["parity_of_weights"] = {"against": "eager", **weights.to_dict()}
     if sys.platform == "darwin":
-        parity = compare(eager, load_engine(artifact, made.files, None), job.probe)
+        parity = compare(eager, load_engine(artifact, made.files, threads()), job.probe)
         if artifact.precision == "fp32":
             check_exact(parity, artifact.name)
         measured["parity"] = {"against": "eager", **parity.to_dict()}

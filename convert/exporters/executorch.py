@@ -16,6 +16,7 @@ from nanocap.convert.executorch.programs import MAX_BEAMS
 from nanocap.convert.executorch.programs import PRECISIONS as KINDS
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
+from nanocap.convert.sessions import threads
 from nanocap.errors import NanocapError
 from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
@@ -56,7 +57,7 @@ def _export(student: Student, precision: str, job: Job, trained: int) -> Exporte
         measured["trained_tokens"] = trained
     measured["delegation"] = {method: each.to_dict() for method, each in split.items()}
     job.report(f"{name}: comparing with eager on {len(job.probe.pixels)} photos")
-    engine = load_engine(artifact, {path: data}, None)
+    engine = load_engine(artifact, {path: data}, threads())
     parity = compare(EagerEngine(student), engine, job.probe)
     if precision == "fp32":
         check_exact(parity, name)

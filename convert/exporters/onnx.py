@@ -30,7 +30,7 @@ from nanocap.convert.quantize import (
 )
 from nanocap.convert.rollout import BATCH, batches, rollout
 from nanocap.convert.search import Found, search
-from nanocap.convert.sessions import fused, running_operators
+from nanocap.convert.sessions import fused, running_operators, threads
 from nanocap.convert.tidy import clean
 from nanocap.convert.tracing import trace
 from nanocap.manifest import Artifact
@@ -200,7 +200,7 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     measured: dict[str, Any] = {"bytes": sum(map(len, packed.files.values()))}
     if tokens != source.student.dimensions.visual_tokens:
         measured["trained_tokens"] = source.student.dimensions.visual_tokens
-    engine = load_engine(packed.artifact, packed.files, None)
+    engine = load_engine(packed.artifact, packed.files, threads())
     if precision == "fp32":
         parity = _exact(with_tokens(source.student, tokens), engine, job, name)
         measured["parity"] = {"against": "eager", **parity.to_dict()}
@@ -244,7 +244,7 @@ def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> N
 
 def _engine(encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> Engine:
     packed = _pack("draft", "draft", 1, encoder, decoder)
-    return load_engine(packed.artifact, packed.files, None)
+    return load_engine(packed.artifact, packed.files, threads())
 
 
 def _pack(
