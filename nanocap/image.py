@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,10 @@ from nanocap.decoding.arrays import Box, array_image, check_values, is_array
 from nanocap.decoding.depth import strip_rows
 from nanocap.decoding.regular_file import open_file
 from nanocap.decoding.rgb import rgb_conversion
-from nanocap.errors import ImageError, one_line
+from nanocap.errors import ImageError
 from nanocap.formats import open_image
 from nanocap.image_rule import ImageRule
-
-ImageSource: TypeAlias = (
-    str
-    | os.PathLike[str]
-    | bytes
-    | bytearray
-    | memoryview
-    | IO[bytes]
-    | Image.Image
-    | npt.NDArray[Any]
-)
+from nanocap.image_source import ImageSource, describe
 
 ORIENTATION = 0x0112  # EXIF tag
 MAX_EXIF = 1 << 20  # bytes; each of its tags may name all of them, and is copied
@@ -194,23 +184,6 @@ def _not_opened(path: str, name: str, error: OSError | ValueError) -> ImageError
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-
-
-def describe(source: object) -> str:
-    """How messages name an input: its path where it has one, else its kind and size."""
-    if isinstance(source, (str, os.PathLike)):
-        return one_line(os.fspath(source)) or "''"
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"bytes input ({len(source)} bytes)"
-    if isinstance(source, Image.Image):
-        path = getattr(source, "filename", "")
-        return one_line(path) if path else f"PIL image {source.mode} {source.width}x{source.height}"
-    if is_array(source):
-        kind = "array" if isinstance(source, np.ndarray) else type(source).__name__
-        values = (getattr(source, "dtype", ""), list(getattr(source, "shape", ())))
-        return one_line(" ".join([kind, *map(str, values)]))
-    name = getattr(source, "name", None)
-    return one_line(name) if isinstance(name, str) else f"{type(source).__name__} object"
 
 
 def _read(file: IO[bytes], name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:

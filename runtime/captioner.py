@@ -13,7 +13,6 @@ from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from nanocap.bounds import (
     BATCH,
@@ -27,9 +26,9 @@ from nanocap.bounds import (
 )
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.caption import Caption, Token
-from nanocap.decoding.arrays import is_array
 from nanocap.errors import EngineWarning, ImageError, OptionError
-from nanocap.image import ImageSource, describe, load_image
+from nanocap.image import load_image
+from nanocap.image_source import ImageSource, is_one_image
 from nanocap.manifest import Artifact, Manifest, never_generated
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
@@ -200,7 +199,7 @@ class Captioner:
             ImageError: an image cannot be read (`attempt` goes on with the others).
             OptionError: an option is outside what it may be.
         """
-        single = _is_one_image(source)
+        single = is_one_image(source)
         sources = [cast(ImageSource, source)] if single else cast("Iterable[ImageSource]", source)
         captions = []
         for outcome in self.attempt(
@@ -231,7 +230,7 @@ class Captioner:
         Takes `batch_size` images at a time, so that captions come while later images wait; an
         error gives its place in the batch to the next image. One image counts as a list of it.
         """
-        if _is_one_image(sources):
+        if is_one_image(sources):
             sources = [cast(ImageSource, sources)]
         sources = cast("Iterable[ImageSource]", sources)
         if batch_size is None:
@@ -345,16 +344,3 @@ class Captioner:
             known = ", ".join(controls.length)
             raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")
         return controls.quality[defaults.quality], controls.length[length]
-
-
-def _is_one_image(source: Any) -> bool:
-    if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
-        return True
-    if is_array(source) or hasattr(source, "read"):
-        return True
-    if isinstance(source, Iterable):
-        return False
-    raise ImageError(
-        f"{describe(source)}: not an image; give a path, bytes, a file object, a PIL image,"
-        " an array, or a list of them"
-    )

@@ -15,8 +15,9 @@ from nanocap.distill.maps import normalize
 from nanocap.distill.scorer.losses import late_interaction
 from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.errors import NanocapError, OptionError
-from nanocap.image import ImageSource, load_image
+from nanocap.image import load_image
 from nanocap.image_rule import ImageRule
+from nanocap.image_source import ImageSource
 from nanocap.scorer import Scorer
 from nanocap.scorer.image import Embedded
 

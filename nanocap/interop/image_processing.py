@@ -9,8 +9,9 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from nanocap.image import ImageSource, load_image
+from nanocap.image import load_image
 from nanocap.image_rule import ImageRule
+from nanocap.image_source import ImageSource
 
 
 class NanocapImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers is not followed

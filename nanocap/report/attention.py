@@ -14,7 +14,8 @@ import numpy as np
 
 from nanocap.bundle import Bundle
 from nanocap.errors import MissingExtraError
-from nanocap.image import ImageSource, load_image
+from nanocap.image import load_image
+from nanocap.image_source import ImageSource
 from nanocap.manifest import Artifact
 from nanocap.report.probes import Floats, NoAttention, decoder_probe, encoder_probe
 
