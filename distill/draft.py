@@ -9,14 +9,14 @@ from pathlib import Path
 from nanocap.distill import tokenizer as pieces
 from nanocap.distill.recipe import Source
 from nanocap.distill.sources import LABELS, read_source, source_in
-from nanocap.errors import DataError, OptionError
+from nanocap.errors import DataError, OptionError, one_line
 from nanocap.whole_file import whole_file
 
 MOST_PIECES = 4096  # of a vocabulary
 ASIDE, MOST_ASIDE = 10, 200  # one photo of so many is set aside, at most so many
 FEWEST_ASIDE = 5  # with fewer nothing is measured
 
-MONITOR = 'monitor = "own"  # source whose photos set aside show how it goes\n'
+MONITOR = 'monitor = "own"  # source whose held-out photos are evaluated during training\n'
 TEXT = """\
 # A student from the {photos} photos of {folder}, of which {captioned} have captions.
 #
@@ -27,11 +27,11 @@ TEXT = """\
 
 name = {recipe}
 preset = "{preset}"  # nano-xs, nano-s or nano-m: a larger one needs more photos
-imagenet = "efficientnet-lite0"  # what the trunk knows of pictures before it sees yours
+imagenet = "efficientnet-lite0"  # pretrained weights of the trunk
 {monitor}
 [data]
 root = {root}  # what the source below is relative to
-vocabulary = {vocabulary}  # pieces of words; the captions have no more than they have
+vocabulary = {vocabulary}  # word pieces; no more than the captions give
 
 [[data.sources]]
 name = "own"
@@ -41,12 +41,12 @@ name = "own"
 [[stages]]
 name = "maps"
 kind = "supervised"
-steps = {steps}  # more of them learn the photos by heart, fewer say the same of all
+steps = {steps}  # more overfit the photos, fewer caption all alike
 batch = {batch}  # photos a step
 warmup = {warmup}
 ema = 0.99
 checkpoint = {checkpoint}
-evaluate = {evaluate}  # steps between looks at the photos set aside
+evaluate = {evaluate}  # steps between evaluations on the held-out photos
 """
 
 
@@ -151,18 +151,16 @@ def _text(draft: Draft, folder: Path, found: tuple[str, str], texts: list[str]) 
     kind, where = found
     more = 'quality = "row"  # as each row of nanocap label says\n' if kind == "shards" else ""
     if aside:
-        more += f"aside = {aside}  # photos that are not trained on, to measure with\n"
+        more += f"aside = {aside}  # photos held out of training, to measure with\n"
     return TEXT.format(
         photos=draft.photos + len(draft.left_out),
-        folder=folder.name or folder,
+        folder=one_line(folder.name or folder),
         captioned=draft.photos,
-        name=draft.recipe.name,
-        out=draft.out,
+        name=one_line(draft.recipe.name),
+        out=one_line(draft.out),
         recipe=_quoted(draft.recipe.stem),
         preset=size.preset,
-        monitor='monitor = "own"  # source whose photos set aside show how it goes\n'
-        if aside
-        else "",
+        monitor=MONITOR if aside else "",
         root=_quoted(_root(folder, draft.recipe)),
         vocabulary=pieces.train_tokenizer(texts, MOST_PIECES).get_vocab_size(),
         kind=kind,
@@ -185,4 +183,4 @@ def _root(folder: Path, recipe: Path) -> str:
 
 def _quoted(text: str) -> str:
     """A string of TOML."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

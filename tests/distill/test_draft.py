@@ -165,3 +165,15 @@ def test_from_ten_photos_to_captions(tmp_path: Path) -> None:
     assert set(said) == {f"photos/{name}" for name in captions}
     right = sum(said[f"photos/{name}"] == text for name, text in captions.items())
     assert right >= 5, said  # of photos that it has seen; how well it does on others is not asked
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nvocabulary = 5", 'quo"te', "de\x7fl", "tab\t", "caf\u00e9 \U0001f41e"]
+)
+def test_no_name_of_a_folder_gets_into_the_recipe_as_more(tmp_path: Path, name: str) -> None:
+    folder, path = tmp_path / name, tmp_path / "my.toml"
+    as_texts(folder, draw_photos(folder))
+    draft_recipe(folder, path)
+    recipe = load_recipe(path)
+    assert recipe.data.vocabulary > 5
+    assert Path(recipe.data.root).name == name
