@@ -30,7 +30,8 @@ DOORS = {
 
 def quiet(home: Path) -> dict[str, str]:
     """An environment with another home folder, in which nobody has chosen anything."""
-    chosen = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    # ONNX Runtime leaves machines alone that say they are a CI's
+    chosen = {n: value for n, value in os.environ.items() if n not in (*SWITCHES, "CI")}
     return chosen | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
 
 

@@ -131,7 +131,7 @@ killed or fails leaves nothing at --out.
 @click.option(
     "--qdq",
     is_flag=True,
-    help="Leave int8 of onnx in QuantizeLinear and DequantizeLinear pairs, as execution providers"
+    help="Leave int8 graphs in QuantizeLinear and DequantizeLinear pairs, as execution providers"
     " other than the CPU's take it. It starts slower.",
 )
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
