@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,7 @@ class Journal:
 
     def draw(self) -> None:
         """Write `curves.png`: loss, reward, and loss and CIDEr of the photos set aside, by step."""
-        # Its list of fonts would go below the home folder.
-        os.environ.setdefault("MPLCONFIGDIR", str(self.path.with_name(".matplotlib")))
+        _keep_fonts_elsewhere()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -70,3 +72,11 @@ class Journal:
                 except ValueError:  # the line that a kill cut short
                     break
         return lines
+
+
+def _keep_fonts_elsewhere() -> None:
+    """matplotlib's list of fonts would stay below the home folder; this one ends with the process."""
+    if "MPLCONFIGDIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="nanocap-fonts-")
+        os.environ["MPLCONFIGDIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
