@@ -75,7 +75,7 @@ class Journal:
 
 
 def _keep_fonts_elsewhere() -> None:
-    """matplotlib's list of fonts would stay below the home folder; this one ends with the process."""
+    """matplotlib would keep its list of fonts below the home folder; this one ends with us."""
     if "MPLCONFIGDIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="nanocap-fonts-")
         os.environ["MPLCONFIGDIR"] = folder
