@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanocap.decoding.regular_file import read_file
 from nanocap.errors import DataError
 
 IMAGE, CAPTIONS = "image", "captions"  # what recipes call them unless they say otherwise
@@ -54,7 +55,7 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 def texts(value: Any) -> tuple[str, ...]:
     """The texts of a cell, which is a text, a list of them, or nothing; empty ones passed over."""
-    several = [value] if isinstance(value, str) else list(value or ())
+    several = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(text.strip() for text in several if isinstance(text, str) and text.strip())
 
 
@@ -67,27 +68,49 @@ def read_captions(path: Path) -> Iterator[Captioned]:
     Raises:
         DataError: the file cannot be read, or a line of it is something else.
     """
+    for row, where in read_rows(path):
+        found = _captioned(row, where)
+        if found is not None:
+            yield found
+
+
+def read_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a file of JSON lines, or of one JSON list, and where each stands.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         # PowerShell's `>` writes UTF-16, with a mark.
         marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        # not `splitlines`, for which a caption may hold the end of a line
-        lines = data.decode("utf-16" if marked else "utf-8-sig").split("\n")
+        text = data.decode("utf-16" if marked else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: captions cannot be read ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            found = _captioned(line, f"{path}, line {number}")
-            if found is not None:
-                yield found
+    if text.lstrip().startswith("["):
+        several = _json(text, str(path))
+        rows = [(row, f"{path}, entry {number}") for number, row in enumerate(several, 1)]
+    else:
+        # not `splitlines`, for which a caption may hold the end of a line
+        lines = ((line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1))
+        rows = [(_json(line, where), where) for line, where in lines if line.strip()]
+    for row, where in rows:
+        if not isinstance(row, dict):
+            raise DataError(
+                f'{where}: not an object such as {{"image": "a.jpg", "caption": "..."}}'
+            )
+        yield row, where
 
 
-def _captioned(line: str, where: str) -> Captioned | None:
+def _json(text: str, where: str) -> Any:
     try:
-        row: Any = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
-    name = cell(row, IMAGE) if isinstance(row, dict) else None
+
+
+def _captioned(row: dict[str, Any], where: str) -> Captioned | None:
+    name = cell(row, IMAGE)
     if not isinstance(name, str):
         raise DataError(f'{where}: needs "image", the key or the path of a photo')
     if not has(row, CAPTIONS) and "error" in row:
@@ -98,6 +121,7 @@ def _captioned(line: str, where: str) -> Captioned | None:
     several = found if isinstance(found, list) else [found]
     if not all(isinstance(text, str) for text in several):
         raise DataError(f'{where}: needs "caption", a text, or "captions", a list of texts')
-    more = row.get("alternatives") or []
+    more = row.get("alternatives")
+    more = more if isinstance(more, list) else []
     others = [str(one["caption"]) for one in more if isinstance(one, dict) and "caption" in one]
     return Captioned(name, tuple(" ".join(text.split()) for text in [*several, *others]))

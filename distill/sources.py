@@ -15,7 +15,7 @@ from typing import Any
 from nanocap.decoding.regular_file import read_file
 from nanocap.distill.keys import distinct
 from nanocap.distill.recipe import OF_ROW, Source
-from nanocap.distill.rows import cell, has, texts
+from nanocap.distill.rows import cell, has, read_rows, texts
 from nanocap.distill.stores import FolderStore, Sample, Store, TarStore
 from nanocap.distill.tokenizer import QUALITIES
 from nanocap.errors import DataError, MissingExtraError, NanocapError
@@ -222,16 +222,30 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
             key, name = str(row.get("key", photo.get("path"))), str(photo.get("path") or "")
             yield Example(key, photo["bytes"], captions, quality, name)
             continue
-        file = path.parent / str(photo)
         try:
+            file = _beside_table(path, str(photo))
             yield Example(str(photo), read_file(file), captions, quality)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+            file = path.parent / str(photo)
             if rejected is None:
                 raise DataError(f"source {source.name!r}: {file} cannot be read") from error
-            rejected(str(photo), "its photo cannot be read")
+            rejected(str(photo), f"its photo cannot be read: {file}")
+
+
+def _beside_table(table: Path, photo: str) -> Path:
+    """The photo that a table names: from its folder, else by as much of the path as leads there.
+
+    `nanocap caption --json holiday > holiday/captions.jsonl` names `holiday/a.jpg`.
+    """
+    parts = Path(photo).parts
+    ways = (table.parent.joinpath(*parts[first:]) for first in range(len(parts)))
+    return next((way for way in ways if way.is_file()), table.parent / photo)
 
 
 def _rows(kind: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    if kind == "json":
+        yield from (row for row, _ in read_rows(path))
+        return
     # The library keeps a lock of each table that it reads: below the home folder, unless told else.
     with tempfile.TemporaryDirectory() as locks:
         data = glob.escape(str(path))

@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nanocap.decoding.regular_file import read_file
 from nanocap.errors import RecipeError
 
 if sys.version_info >= (3, 11):
@@ -19,6 +20,8 @@ else:
 
 T = TypeVar("T")
 
+LARGEST = 1e15  # of a number: no recipe needs more, and arithmetic on larger ones fails
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The table in a file.
@@ -27,10 +30,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         RecipeError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_file(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
 
 
@@ -69,8 +74,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise RecipeError(f"{where} must be of type {hint.__name__.lower()}, not {value!r}")
-    if hint in (int, float) and value < 0:
-        raise RecipeError(f"{where} must not be negative, but is {value}")
+    if hint in (int, float) and not 0 <= value < LARGEST:
+        what = "negative" if value < 0 else f"{LARGEST:.0e} or more" if value >= LARGEST else "NaN"
+        raise RecipeError(f"{where} must not be {what}, but is {value}")
     return value
 
 

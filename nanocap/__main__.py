@@ -13,8 +13,18 @@ from nanocap.streams import fill_streams
 BUNDLED = {"--json": 0, "--beams": 1, "--length": 1, "--n-best": 1, "--max-pixels": 1}
 
 
+INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT
+
+
 def main() -> None:
     """Run the command line; for one photo, load the bundled model while all else is imported."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # while something was imported
+        os._exit(INTERRUPTED)
+
+
+def _run() -> None:
     fill_streams()
     model = None
     if is_one_photo(sys.argv[1:]):

@@ -22,6 +22,8 @@ class ZipStore:
 
     def __init__(self, source: Path) -> None:
         self.source = source
+        if not source.is_file():  # a pipe would block, a device never end
+            raise BundleError(f"bundle {source}: neither a folder nor a file; check the path")
         try:
             self._zip = zipfile.ZipFile(source)
         except (*BROKEN, OSError):

@@ -33,7 +33,7 @@ def number(name: str, value: Any, least: float, most: float | None = None) -> fl
     """`value` as a float from `least` to `most`. Raises OptionError."""
     try:
         found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise OptionError(f"{name} must be a number, got {value!r}")

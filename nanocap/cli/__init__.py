@@ -125,7 +125,8 @@ def run(model: object = None) -> None:
         code = group.main(prog_name="nanocap", standalone_mode=False, obj=model)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED

@@ -40,6 +40,7 @@ Examples:
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1, "alternatives": [
       {"caption": TEXT, "confidence": 0 to 1}, ...]}
 
+\b
   nanocap caption --deadline-ms 50 photo.jpg   with a bundle of several token budgets
   nanocap caption --provider cuda photo.jpg    what is missing is said, and the CPU runs
 

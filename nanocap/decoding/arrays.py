@@ -30,6 +30,8 @@ TO_BYTES: dict[str, Callable[[Pixels], npt.NDArray[np.uint8]]] = {  # by kind of
 
 def is_array(source: object) -> bool:
     """Whether `source` is an array, or what numpy makes one of, such as a tensor of torch."""
+    if isinstance(source, (str, bytes)):  # numpy's have them, too
+        return False
     return hasattr(source, "__array__") or hasattr(source, "__array_interface__")
 
 

@@ -39,6 +39,8 @@ def load_module(
         NanocapError: the file is missing, damaged, or of another kind.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a regular file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
