@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +110,7 @@ def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Exa
 
 def set_aside(keys: list[str], count: int) -> set[str]:
     """The `count` keys that are kept out of training: chosen by hash, so by nothing else."""
-    return set(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:count])
+    return set(sorted(keys, key=lambda key: hashlib.sha256(os.fsencode(key)).digest())[:count])
 
 
 def _load(*args: Any, **kwargs: Any) -> Any:

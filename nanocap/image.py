@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nanocap.bounds import MAX_PIXELS
+from nanocap.bounds import MAX_PIXELS, whole
 from nanocap.decoding import limits
 from nanocap.decoding.arrays import Box, array_image, check_values, is_array
 from nanocap.decoding.depth import strip_rows
 from nanocap.decoding.regular_file import open_file
 from nanocap.decoding.rgb import rgb_conversion
-from nanocap.errors import ImageError
+from nanocap.errors import ImageError, OptionError
 from nanocap.formats import open_image
 from nanocap.image_rule import ImageRule
 from nanocap.image_source import ImageSource, describe
@@ -81,7 +81,7 @@ def load_image(
     Raises:
         ImageError: it cannot be read; one line with the input and the remedy.
     """
-    rule = rule or ImageRule()
+    rule = _checked(rule)
     decoded = _decode(source, rule.exif, max_pixels, limits.PIXEL_BYTES * rule.size)
     with _damage(decoded.name):
         side, resample = rule.size, RESAMPLE[rule.resample]
@@ -103,6 +103,7 @@ def load_rgb(
 
     Raises ImageError.
     """
+    ImageRule(exif=exif)  # which checks it
     decoded = _decode(source, exif, max_pixels, 0)
     with _damage(decoded.name):
         whole = decoded.rows(0, decoded.height)
@@ -139,9 +140,31 @@ class _Decoded:
         return rgb.transpose(UPRIGHT[self.orientation]) if self.orientation > 1 else rgb
 
 
+def _checked(rule: ImageRule | None) -> ImageRule:
+    if rule is None:
+        return ImageRule()
+    if not isinstance(rule, ImageRule):
+        raise OptionError(f"rule must be an ImageRule, got {rule!r}")
+    return rule
+
+
 def _decode(source: ImageSource, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
     """The pixels of anything that holds an image; `row_bytes` are needed beside for each row."""
-    name = describe(source)
+    name, max_pixels = describe(source), whole("max_pixels", max_pixels, 1)
+    try:
+        return _decode_any(source, name, exif, max_pixels, row_bytes)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # what an object of somebody else's does when it is read
+        raise ImageError(
+            f"{name}: cannot be read ({type(error).__name__}: {error}); give a path, bytes, a file"
+            " object, a PIL image or an array"
+        ) from None
+
+
+def _decode_any(
+    source: ImageSource, name: str, exif: str, max_pixels: int, row_bytes: int
+) -> _Decoded:
     if isinstance(source, Image.Image):
         return _load(source, name, exif, max_pixels, row_bytes)
     if is_array(source):
@@ -151,7 +174,7 @@ def _decode(source: ImageSource, exif: str, max_pixels: int, row_bytes: int) -> 
     if hasattr(source, "read"):
         return _read(cast("IO[bytes]", source), name, exif, max_pixels, row_bytes)
     try:
-        path = os.fspath(cast("str | os.PathLike[str]", source))
+        path = os.fsdecode(os.fspath(cast("str | os.PathLike[str]", source)))
     except TypeError:
         raise ImageError(
             f"{name}: not an image; give a path, bytes, a file object, a PIL image or an array"

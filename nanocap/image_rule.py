@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanocap.bounds import whole
 from nanocap.errors import OptionError
 
 FITS = ("squash",)
@@ -32,13 +33,16 @@ class ImageRule:
     exif: str = "apply"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 4096:
-            raise OptionError(f"image rule: size must be 1 to 4096 pixels, got {self.size}")
+        whole("image rule: size", self.size, 1, 4096)
         for field, known in (("fit", FITS), ("resample", RESAMPLES), ("exif", EXIF)):
             if getattr(self, field) not in known:
                 raise OptionError(
                     f"image rule: {field} must be one of {', '.join(known)},"
                     f" got {getattr(self, field)!r}"
                 )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        try:
+            fine = len(self.mean) == len(self.std) == 3 and min(self.std) > 0
+        except TypeError:
+            fine = False
+        if not fine:
             raise OptionError("image rule: mean and std need three numbers each, std above 0")

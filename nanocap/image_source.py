@@ -28,7 +28,10 @@ ImageSource: TypeAlias = (
 def describe(source: object) -> str:
     """How messages name an input: its path where it has one, else its kind and size."""
     if isinstance(source, (str, os.PathLike)):
-        return one_line(os.fspath(source)) or "''"
+        try:
+            return one_line(os.fsdecode(os.fspath(source))) or "''"
+        except TypeError:  # a path of somebody else's that is none
+            return f"{type(source).__name__} object"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"bytes input ({len(source)} bytes)"
     if isinstance(source, Image.Image):

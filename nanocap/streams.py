@@ -10,8 +10,8 @@ def fill_streams() -> None:
     """Give the process those of its standard streams that are closed.
 
     Otherwise the next file that is opened would take the number of standard error, and what a
-    library writes there would end up in it. Nothing comes from such a standard input, messages on
-    such a standard error are lost; writing captions to such a standard output fails.
+    library writes there would end up in it. Messages on such a standard error are lost, writing
+    captions to such a standard output fails, and `sys.stdin` stays None.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -20,4 +20,5 @@ def fill_streams() -> None:
             if taken != number:
                 os.dup2(taken, number)
                 os.close(taken)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+            if number:
+                setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115

@@ -94,7 +94,7 @@ class Captioner:
             raise OptionError(f"providers must be a list of names, got {providers!r}")
         tokens = None if tokens is None else whole("tokens", tokens, 1)
         wanted = Providers(tuple(providers), strict_providers)
-        opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle or default_bundle())
+        opened = bundle if isinstance(bundle, Bundle) else _opened(bundle)
         self.manifest: Manifest = opened.manifest
         chosen = choose(self.manifest, engine, artifact, tokens)
         if deadline_ms is None:
@@ -344,3 +344,7 @@ class Captioner:
             known = ", ".join(controls.length)
             raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")
         return controls.quality[defaults.quality], controls.length[length]
+
+
+def _opened(bundle: str | os.PathLike[str] | None) -> Bundle:
+    return Bundle(default_bundle() if bundle is None else bundle)

@@ -63,11 +63,11 @@ def _listed(refused: Refused, null: bool) -> Iterator[str]:
         where = f"standard input, name {place}"
         if len(name) > LONGEST:
             refused(where, ImageError(f"{where}: longer than any path; end each name with a line"))
-            return
+            continue
         if b"\0" in name:
             message = f"{where}: holds a NUL byte; with names that end with one, add --null"
             refused(where, ImageError(message))
-            return
+            continue
         try:
             path = os.fsdecode(name)
         except ValueError:  # where names are Unicode
@@ -78,14 +78,19 @@ def _listed(refused: Refused, null: bool) -> Iterator[str]:
 
 
 def _names(file: IO[bytes], end: bytes) -> Iterator[bytes]:
-    """The names in a list, without their ends; a last one that is too long to be any may be cut."""
-    rest = b""
+    """The names in a list, without their ends; one that is too long to be any is cut."""
+    rest, too_long = b"", False
     for data in _read(file):
         *names, rest = (rest + data).split(end)
-        yield from (name.removesuffix(b"\r") if end == b"\n" else name for name in names)
+        for name in names:
+            if not too_long:
+                yield name.removesuffix(b"\r") if end == b"\n" else name
+            too_long = False  # of that one, the start was given already
         if len(rest) > LONGEST:
-            break
-    if rest:
+            if not too_long:
+                yield rest
+            rest, too_long = b"", True
+    if rest and not too_long:
         yield rest
 
 

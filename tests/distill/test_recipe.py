@@ -162,3 +162,25 @@ def test_the_fingerprint_follows_what_decides_the_numbers(recipe: Recipe) -> Non
     assert recipe.fingerprint() != replace(recipe, student={"width": 64}).fingerprint()
     stages = (replace(recipe.stages[0], lr=1e-3), *recipe.stages[1:])
     assert recipe.fingerprint() != replace(recipe, stages=stages).fingerprint()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999", "-1.0"])
+def test_numbers_that_are_none(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(f'name = "a"\npreset = "nano-xs"\n[[stages]]\nema = {value}\n')
+    with pytest.raises(RecipeError, match=r"ema must not be|must not be"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_toml_that_no_reader_survives(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        load_recipe(path)
+
+
+def test_a_recipe_that_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "r.toml")
+    with pytest.raises(RecipeError, match="a named pipe, not a regular file"):
+        load_recipe(tmp_path / "r.toml")

@@ -278,3 +278,34 @@ def test_set_aside_is_stable_and_independent_of_order() -> None:
     assert set_aside(keys, 500) == set(keys)
     # by the keys alone, in every process and on every machine
     assert set_aside(["a", "b", "c", "d"], 2) == {"c", "d"}
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("row", [None, 5, "a"])
+def test_a_row_that_is_no_object(tmp_path: Path, row: object) -> None:
+    table = lines(tmp_path / "captions.jsonl", row, {"image": "a.jpg", "caption": "a"})
+    with pytest.raises(DataError, match=r"captions.jsonl, line 1: not an object"):
+        list(read_source(source_of(str(table)), Path()))
+
+
+def test_photos_are_found_by_what_leads_to_them(tmp_path: Path) -> None:
+    """`nanocap caption --json holiday > holiday/captions.jsonl` names the folder, too."""
+    folder = tmp_path / "holiday" / "june"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"photo")
+    table = lines(
+        tmp_path / "holiday" / "captions.jsonl",
+        {"image": "holiday/june/a.jpg", "caption": "a"},
+        {"image": "june/a.jpg", "caption": 5},
+        {"image": "june/a.jpg", "caption": {"a": 1}},
+        {"image": "b\0.jpg", "caption": "b"},
+        {"image": "caf\udce9.jpg", "caption": "c"},
+    )
+    rejected: dict[str, str] = {}
+    found = list(read_source(source_of(str(table)), Path(), rejected.__setitem__))
+    assert [(one.image, one.captions) for one in found] == [(b"photo", ("a",))]
+    assert set(rejected) == {"june/a.jpg", "b\0.jpg", "caf\udce9.jpg"}

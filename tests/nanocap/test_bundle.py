@@ -21,6 +21,7 @@ from nanocap.bundle import Bundle
 from nanocap.bundle_writer import write_bundle
 from nanocap.errors import BundleError, OptionError
 from nanocap.manifest import Manifest, safe_path
+from nanocap.whole_file import whole_file
 
 Values = dict[str, Any]
 
@@ -300,3 +301,22 @@ def test_a_write_that_is_killed_leaves_nothing_under_the_name(bundle: Path, tmp_
     manifest = Bundle(bundle).manifest
     write_bundle(target, manifest, {path: bundle / path for path in manifest.files})
     assert Bundle(target).manifest == manifest
+
+
+def test_a_bundle_that_is_no_regular_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "bundle.zip"
+    os.mkfifo(pipe)
+    with pytest.raises(BundleError, match="neither a folder nor a file"):
+        Bundle(pipe)
+
+
+def test_nothing_but_a_file_is_written_over(tmp_path: Path) -> None:
+    pipe = tmp_path / "out"
+    os.mkfifo(pipe)
+    for place, what in ((pipe, "no regular file"), (tmp_path, "a folder")):
+        with pytest.raises(OptionError, match=what), whole_file(place) as partial:
+            partial.write_text("x")
+    assert pipe.is_fifo()
+    with whole_file(tmp_path / "new" / "folder" / "out") as partial:
+        partial.write_text("x")
+    assert (tmp_path / "new" / "folder" / "out").read_text() == "x"

@@ -204,11 +204,22 @@ def test_lists_of_other_systems(
 def test_a_list_that_ends_its_names_otherwise(listed: bytes, tiny_bundle: Path) -> None:
     run = program("caption", "--bundle", tiny_bundle, "-", input=listed)
     assert run.returncode == 1
-    (line,) = run.stderr.decode().splitlines()
+    line, *_ = run.stderr.decode().splitlines()
     assert line == (
         "nanocap: standard input, name 1: holds a NUL byte; with names that end with one, add"
         " --null"
     )
+
+
+def test_a_bad_name_does_not_end_the_list(tiny_bundle: Path, photo_files: list[Path]) -> None:
+    good = os.fsencode(photo_files[0])
+    listed = b"\n".join([b"x\0y.png", good, b"z" * 200_000, good, b""])
+    run = program("caption", "--bundle", tiny_bundle, "-", input=listed)
+    assert run.returncode == 1
+    assert len(run.stdout.splitlines()) == 2
+    first, second = run.stderr.decode().splitlines()
+    assert "name 1: holds a NUL byte" in first
+    assert "name 3: longer than any path" in second
 
 
 def test_a_list_that_is_none(tiny_bundle: Path) -> None:
@@ -281,7 +292,8 @@ def test_a_standard_output_that_is_closed(photo_files: list[Path], tiny_bundle: 
 def test_a_standard_input_that_is_closed(tiny_bundle: Path) -> None:
     command = ["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "caption", "--bundle"]
     run = subprocess.run([*command, str(tiny_bundle), "-"], capture_output=True, text=True)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    expected = "nanocap: standard input is closed: there is no list of paths to read\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", expected)
 
 
 def test_threads_are_at_most_the_cores(run: Any, photo_files: list[Path]) -> None:

@@ -404,3 +404,62 @@ def test_no_bytes_at_all_are_another_exception(start: bytes, rest: bytes) -> Non
 def test_rules_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="image rule"):
         ImageRule(**changes)
+
+
+class Number:
+    def __fspath__(self) -> int:
+        return 5
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Number(),
+        memoryview(b"no photo at all")[::2],
+        type("Closed", (), {"read": lambda self: b""})(),
+        type("NoMethod", (), {"read": 5})(),
+    ],
+    ids=["path", "memoryview", "file", "attribute"],
+)
+def test_sources_that_fail_when_they_are_read(source: Any) -> None:
+    for load in (load_image, load_rgb):
+        with pytest.raises(ImageError) as caught:
+            load(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    with path.open("rb") as file:
+        pass
+    with pytest.raises(ImageError, match="cannot be read"):
+        load_image(file)
+
+
+def test_names_that_numpy_and_the_file_system_give(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    expected = load_image(path)
+    (entry,) = os.scandir(os.fsencode(tmp_path))
+    for source in (np.str_(str(path)), np.bytes_(path.read_bytes()), entry):
+        np.testing.assert_array_equal(load_image(source), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_pixels": "3"}, {"max_pixels": None}, {"max_pixels": 0.5}]
+)
+def test_options_that_cannot_be(options: dict[str, Any]) -> None:
+    for load in (load_image, load_rgb):
+        with pytest.raises(OptionError, match=r"^max_pixels must be"):
+            load(Image.new("RGB", (4, 4)), **options)
+
+
+def test_a_rule_that_is_none() -> None:
+    with pytest.raises(OptionError, match="rule must be an ImageRule, got 5"):
+        load_image(Image.new("RGB", (4, 4)), 5)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="exif must be one of"):
+        load_rgb(Image.new("RGB", (4, 4)), exif="3")
+    for wrong in ({"size": "3"}, {"mean": 0}, {"std": None}):
+        with pytest.raises(OptionError, match="image rule"):
+            ImageRule(**wrong)  # type: ignore[arg-type]
