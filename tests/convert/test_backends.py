@@ -55,7 +55,7 @@ def eager_captions(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> Callable[[Path
     def captions(bundle: Path, beams: int) -> list[str]:
         engine = EagerEngine(tiny.student(REDUCER))
         with monkeypatch.context() as patch:
-            patch.setattr("nanocap.runtime.captioner.load_engine", lambda *given: engine)
+            patch.setattr("nanocap.runtime.loaded.load_engine", lambda *given: engine)
             captioner = Captioner(bundle)
         return [captioner(photo, beams=beams).text for photo in PHOTOS]
 
