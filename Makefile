@@ -22,6 +22,8 @@ LEFT := build nanocap.egg-info
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Tests kill processes and fill disks: none shall leave a module half compiled in the checkout.
+export PYTHONDONTWRITEBYTECODE := 1
 # For tests that import onnxruntime before nanocap.
 export ORT_DISABLE_TELEMETRY := 1
 

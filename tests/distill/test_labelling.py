@@ -372,7 +372,8 @@ def test_numbers_start_at_one(name: str) -> None:
 def start(*arguments: object, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "nanocap", "label", *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # a disk that is full must not leave Python half of a compiled module, which it would keep
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -59,7 +59,7 @@ def test_a_file_answers_by_key(theirs: str) -> None:
         ({"image": "a"}, 'line 1: needs "caption"'),
         ({"image": "a", "caption": [1]}, 'line 1: needs "caption"'),
         ({"image": "a", "caption": " "}, "no captions in it"),
-        (["a"], 'line 1: needs "image"'),
+        (["a"], "entry 1: not an object"),
     ],
 )
 def test_files_that_are_no_captions(tmp_path: Path, row: object, message: str) -> None:

@@ -171,7 +171,7 @@ def test_whatever_does_not_fit_is_one_line_each_and_counted(photos: Path) -> Non
         ('{"image": "0.png", "caption": "x"}\n' * 2, "0.png appears twice"),
         ('{"image": "0.png"}\n', 'line 1: needs "caption", a text, or "captions"'),
         ('{"image": 3, "caption": "x"}\n', 'line 1: needs "image", the key or the path'),
-        ("[]", 'line 1: needs "image"'),
+        ("[5]", "entry 1: not an object"),
         ("{", "line 1: not JSON"),
     ],
 )
