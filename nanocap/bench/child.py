@@ -8,7 +8,7 @@ from nanocap.runtime.captioner import Captioner
 
 
 def caption_once(bundle: str, artifact: str, threads: str, photo: str) -> None:
-    """Caption one photo in the order of `nanocap caption`: decode first, then load the model."""
+    """Caption one photo with the least memory: decode first, then load the model."""
     opened = Bundle(bundle)
     pixels = load_image(photo, opened.manifest.image)
     Captioner(opened, artifact=artifact, threads=int(threads))(pixels)

@@ -65,7 +65,7 @@ def child_peak_bytes(code: str, arguments: Sequence[str] = ()) -> int | None:
 
 
 def caption_peak_bytes(bundle: Path, artifact: str, threads: int, photo: Path) -> int | None:
-    """Peak resident bytes of a process that captions `photo` once, as `nanocap caption` does.
+    """Peak resident bytes of a process that decodes `photo`, loads the model and captions once.
 
     Raises NanocapError: it cannot.
     """

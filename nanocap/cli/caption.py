@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -230,15 +229,15 @@ class Report:
         if self.as_json:
             self._json(image=path, error=str(error))
         else:
-            self._print(f"nanocap: {error}", err=True)
+            self.progress.clear()
+            tell(error)
 
     def _json(self, **values: Any) -> None:
         self._print(json.dumps(values))
 
-    def _print(self, line: str, err: bool = False) -> None:
+    def _print(self, line: str) -> None:
         self.progress.clear()
-        with suppress(OSError) if err else nullcontext():  # captions come, whoever listens
-            click.echo(line, err=err)
+        click.echo(line)
 
 
 def _values(caption: Caption) -> dict[str, str | float]:
