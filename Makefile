@@ -16,7 +16,7 @@ FRAME := pyproject.toml setup.py constraints.txt
 RUNTIME := .venv-runtime
 TEST := .venv-test
 OPTIMUM := .venv-optimum
-INTEROP := tests/convert/interop
+INTEROP := tests/convert/huggingface
 # What building leaves behind: files deleted since then would get into the next wheel.
 LEFT := build nanocap.egg-info
 

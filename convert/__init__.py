@@ -1,11 +1,10 @@
 """Checkpoint to bundle: export, quantization, parity.
 
-Reading order: `graphs` (what is exported), `tidy` (how its graph is cleaned), `exporters` (one file
-a backend), `precisions` (what ONNX makes of a graph: `quantize` with `calibration` and `ranges`,
-chosen by `search` with `judge` and `blocks`; `dynamic`, `blockwise`, `half`), `coreml` and
-`executorch` (what those backends need), `budgets` (other numbers of visual tokens), `parity` (the
-comparison with eager), `build` (the bundle), `report` (what each artifact of a bundle lost). Beside
-them, `interop`: a folder for Hugging Face's libraries.
+Reading order: `graphs` (what is exported, and how its graph is cleaned), `exporters` (one file a
+backend), `quantization` (what ONNX makes of a graph in each precision), `onnx`, `coreml` and
+`executorch` (what those backends need, and their exporters), `parity` (the comparison with eager),
+`build` (the bundle), `parity_report` (what each artifact of a bundle lost). Beside them,
+`huggingface`: a folder for Hugging Face's libraries.
 """
 
 from __future__ import annotations

@@ -17,13 +17,12 @@ from nanocap.bundle import TOKENIZER
 from nanocap.bundle_writer import write_bundle
 from nanocap.card import CARD, model_card
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
-from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import check_student
-from nanocap.convert.photos import find_photos, load_photos, spread
-from nanocap.convert.quantize import Int8Options
-from nanocap.convert.sessions import threads
+from nanocap.convert.photos import drawn_pictures, find_photos, load_photos, spread
+from nanocap.convert.quantization.int8 import Int8Options
 from nanocap.errors import EngineError, MissingExtraError, OptionError
 from nanocap.image import load_image
 from nanocap.manifest import DecodingDefaults, Golden, Manifest

@@ -26,7 +26,7 @@ class EagerEngine:
 
     @torch.no_grad()
     def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        from nanocap.convert.graphs import EncoderGraph
+        from nanocap.convert.graphs.modules import EncoderGraph
 
         keys, values = EncoderGraph(self._student)(torch.from_numpy(pixels))
         return keys.numpy(), values.numpy()

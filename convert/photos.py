@@ -1,4 +1,4 @@
-"""Photos from folders, files and WebDataset shards, for calibration and comparison."""
+"""Photos to probe with: from folders, files and WebDataset shards, or drawn from a seed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from nanocap.convert.errors import ConversionError
 from nanocap.errors import ImageError
@@ -22,6 +23,8 @@ from nanocap.image_rule import ImageRule
 T = TypeVar("T")
 
 MAX_MEMBER_BYTES = 64 << 20  # 64 MiB, of one photo in a shard
+COARSE = 6  # blobs along a side
+GRAIN = 12.0  # of 255; without it flat areas make equal tokens, which merging may pair either way
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,18 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]
+
+
+def drawn_pictures(count: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """uint8 [count, size, size, 3]: blobs of colour under a little noise."""
+    random = np.random.default_rng(seed)
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    for picture in pictures:
+        blobs = Image.fromarray(random.integers(0, 256, (COARSE, COARSE, 3), dtype=np.uint8))
+        smooth = np.asarray(blobs.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+        noisy = smooth + random.normal(0, GRAIN, smooth.shape)
+        picture[:] = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    return pictures
 
 
 def _refused(error: OSError) -> None:

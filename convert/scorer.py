@@ -22,12 +22,12 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs import Graph
-from nanocap.convert.sessions import open_session
-from nanocap.convert.tidy import output_axis
-from nanocap.convert.tracing import trace
+from nanocap.convert.graphs.modules import Graph
+from nanocap.convert.graphs.passes import output_axis
+from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.onnx.sessions import open_session
+from nanocap.convert.photos import drawn_pictures
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD

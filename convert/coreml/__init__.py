@@ -2,7 +2,7 @@
 
 Reading order: `program` (its two graphs as ML programs), `moments` and `palette` (weights of few
 values), `package` (the files of an `.mlpackage`), `blobs` (its weights), `check` (what is proven
-without Core ML). The exporter itself is `nanocap.convert.exporters.coreml`.
+without Core ML). `exporter` is what makes the artifacts.
 """
 
 from __future__ import annotations

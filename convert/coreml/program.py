@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nanocap.convert.coreml.palette import LEAST
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Graph, Sizes
+from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Graph, Sizes
 from nanocap.errors import one_line
 from nanocap.student import Student
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD

@@ -1,4 +1,4 @@
-"""The student rewritten for ExecuTorch's XNNPACK delegate: what `exporters.executorch` lowers.
+"""The student rewritten for ExecuTorch's XNNPACK delegate: what `exporter` lowers.
 
 What the delegate does not take runs outside it, one slow operator at a time, and splits it in two.
 So the graphs here are written in what it takes: norms become products (`norms`), comparisons become

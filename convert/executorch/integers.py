@@ -1,4 +1,4 @@
-"""int8 through PT2E: what holds weights, and the trunk's sums, as in `nanocap.convert.quantize`.
+"""int8 through PT2E: what holds weights, and the trunk's sums, as in `quantization.int8`.
 
 The trunk's activations have fixed scales, taken over photos, so that it stays in bytes from end to
 end. Linear layers scale each row of what they are given when they are given it: one row, so that a

@@ -171,7 +171,7 @@ def command(
         precisions = every_precision(backends)
     from nanocap.bundle import Bundle
     from nanocap.convert.build import build_bundle
-    from nanocap.convert.sessions import use_threads
+    from nanocap.convert.onnx.sessions import use_threads
     from nanocap.manifest import DecodingDefaults
 
     use_threads(threads)
@@ -227,8 +227,8 @@ def _convert_for_library(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    from nanocap.convert.interop.folder import build_folder
-    from nanocap.convert.sessions import use_threads
+    from nanocap.convert.huggingface.folder import build_folder
+    from nanocap.convert.onnx.sessions import use_threads
 
     use_threads(threads)
     folder = build_folder(checkpoint, out, photos=photos, overwrite=overwrite, report=timed_lines())

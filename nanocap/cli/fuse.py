@@ -40,7 +40,7 @@ def command(
     own size; larger ones are resized a little differently, which may change a word.
     """
     from nanocap.bundle import Bundle, default_bundle
-    from nanocap.convert.whole import whole_caption
+    from nanocap.convert.graphs.whole_caption import whole_caption
 
     if out.exists() and not overwrite:
         raise OptionError(f"{out}: already exists; choose another name or --overwrite")

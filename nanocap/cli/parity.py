@@ -13,7 +13,7 @@ from nanocap.cli.progress import Lines
 from nanocap.cli.threads import Threads
 
 if TYPE_CHECKING:
-    from nanocap.convert.report import Report, Row
+    from nanocap.convert.parity_report import Report, Row
 
 EXAMPLES = """\
 \b
@@ -69,7 +69,7 @@ def command(
     """Compare every artifact of BUNDLE with its fp32: captions, CIDEr, bytes, time, memory."""
     import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
 
-    from nanocap.convert.report import PROBES, report
+    from nanocap.convert.parity_report import PROBES, report
     from nanocap.distill.sources import read_source, source_of
     from nanocap.quality import record_comparison
     from nanocap.report.cards import Photo

@@ -27,7 +27,7 @@ SHOWN = ("cider", "bleu4")
 
 def captions_of(bundle: Path, artifact: str, examples: list[Example]) -> dict[str, str]:
     """What an artifact says of each photo, with the interpreter in Core ML's place."""
-    from convert.coreml_interpreter import Interpreter
+    from convert.coreml.interpreter import Interpreter
 
     def opened(package: str, compute_units: object = None) -> Interpreter:
         return Interpreter(Path(package))

@@ -31,10 +31,9 @@ import numpy.typing as npt
 import torch
 
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
-from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.parity import LOGITS_TOLERANCE, EagerEngine, Parity, compare
-from nanocap.convert.photos import find_photos, load_photos
+from nanocap.convert.photos import drawn_pictures, find_photos, load_photos
 from nanocap.manifest import DecodingDefaults
 from nanocap.precisions import BACKENDS
 from nanocap.runtime.engines import Engine, load_engine
@@ -143,7 +142,7 @@ def main() -> int:
     options = parser.parse_args()
 
     sys.path.append(str(TESTS))  # behind everything: only the interpreter is wanted from there
-    from convert.coreml_interpreter import Interpreter
+    from convert.coreml.interpreter import Interpreter
 
     checkpoint = read_checkpoint(options.checkpoint)
     pixels = load_photos(find_photos(options.photos), options.limit, checkpoint.rule())

@@ -23,8 +23,8 @@ import onnxruntime
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle, default_bundle
+from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.photos import find_photos, load_photos
-from nanocap.convert.whole import whole_caption
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "photos"
 ROUNDS = 15

@@ -15,12 +15,12 @@ from torch import nn
 
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
-from nanocap.convert.drawn import drawn_pictures
 from nanocap.convert.exporters import Exported, Job, load_exporter
-from nanocap.convert.graphs import EncoderGraph, Sizes
-from nanocap.convert.quantize import Choice, Int8Options
+from nanocap.convert.graphs.modules import EncoderGraph, Sizes
+from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.photos import drawn_pictures
+from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.convert.rollout import Probe
-from nanocap.convert.tracing import trace
 from nanocap.manifest import DecodingDefaults
 from nanocap.precisions import PRECISIONS
 from nanocap.runtime.engines import Engine, load_engine

@@ -17,7 +17,7 @@ from nanocap.convert.parity import EagerEngine
 from nanocap.precisions import BACKENDS, every_precision
 
 from ..benchmarks.fp32_parity import is_exact, measure, table
-from .coreml_interpreter import Interpreter
+from .coreml.interpreter import Interpreter
 
 PHOTOS = sorted((Path(__file__).parents[2] / "samples").rglob("*.jpg"))
 AS_TRAINED = {"fp32": 10, "fp16": 7}  # captions of the ten that are eager's

@@ -311,7 +311,6 @@ def test_all_names_the_extra_that_is_missing(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("nanocap.convert.coreml")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "nanocap.convert.exporters.coreml", raising=False)
     monkeypatch.setitem(sys.modules, "coremltools", None)
     done = cli("convert", str(checkpoint_file), "--out", str(tmp_path / "out"), "--all")
     assert done.exit_code == 1, done.output

@@ -16,16 +16,16 @@ from nanocap import Captioner
 from nanocap.bench.counts import count
 from nanocap.bench.stages import step_feeds
 from nanocap.bundle import Bundle
-from nanocap.convert.budgets import with_tokens
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.graphs import DECODER_AXES, DecoderGraph, Sizes
+from nanocap.convert.graphs.modules import DECODER_AXES, DecoderGraph, Sizes
+from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.graphs.visual_tokens import with_tokens
+from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.convert.rollout import rollout
-from nanocap.convert.tracing import trace
-from nanocap.convert.whole import whole_caption
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
 from nanocap.manifest import DecodingDefaults
 from nanocap.runtime.engines import load_engine
@@ -161,7 +161,7 @@ def test_operations_are_those_that_are_left(tiny: Any) -> None:
 def test_core_ml_takes_it_as_it_is(pruned: Checkpoint, tiny: Any, tmp_path: Path) -> None:
     """Run by the interpreter; macOS runs the program."""
     pytest.importorskip("coremltools")
-    from .coreml_interpreter import Interpreter
+    from .coreml.interpreter import Interpreter
 
     pixels = tiny.pixels(4)
     probe = pruned.probe(pixels, DecodingDefaults())
@@ -182,7 +182,7 @@ def test_where_one_width_is_expected_it_is_refused(
         load_exporter("executorch").export(pruned.student, ["fp32"], job)
     assert str(caught.value) == "executorch takes no pruned student; choose onnx or coreml"
     pytest.importorskip("transformers")
-    from nanocap.convert.interop.folder import build_folder
+    from nanocap.convert.huggingface.folder import build_folder
 
     with pytest.raises(ConversionError) as caught:
         build_folder(pruned, tmp_path / "folder")

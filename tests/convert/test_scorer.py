@@ -17,8 +17,8 @@ from torch import nn
 
 from nanocap.convert import scorer as exporter
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.scorer import export_scorer, round_weights
-from nanocap.convert.sessions import open_session
 from nanocap.distill.scorer import ImageTextScorer
 from nanocap.distill.scorer.texts import self_contained
 from nanocap.errors import NanocapError, OptionError

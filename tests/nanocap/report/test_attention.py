@@ -15,8 +15,8 @@ from PIL import Image
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle_writer import write_bundle
-from nanocap.convert.graphs import DecoderGraph, EncoderGraph, Sizes
-from nanocap.convert.tracing import trace
+from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs.tracing import trace
 from nanocap.image_rule import ImageRule
 from nanocap.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
 from nanocap.report.attention import Attention

@@ -1,0 +1,1 @@
+"""What is exported: `modules`, their graphs by `tracing`, cleaned by `passes`; variants of them."""

@@ -1,0 +1,1 @@
+"""The exporter to ONNX, and the sessions that run what it wrote."""
