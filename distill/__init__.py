@@ -1,6 +1,7 @@
 """From photos with captions to a student: one recipe, one command (`nanocap distill`).
 
-Reading order: `recipe`, `sources`, `corpus`, `batches`, `losses`, `trainer`.
+Reading order: `recipes` (what a run is), `data`, `teachers`, `training`. Beside them: `labelling`,
+`pruning`, `scorer`.
 """
 
 from __future__ import annotations

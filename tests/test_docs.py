@@ -20,8 +20,8 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.cli import VERBS, Verbs
-from nanocap.distill.recipe import load_recipe
-from nanocap.distill.tables import read_toml
+from nanocap.distill.recipes.recipe import load_recipe
+from nanocap.distill.recipes.records import read_toml
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nanocap", "runtime", "distill", "convert", "bindings", "docs", "samples", "tests")

@@ -98,7 +98,11 @@ def test_every_import_arrow_points_the_right_way() -> None:
         ("nanocap.runtime.captioner", "import torch.nn", "torch.nn"),
         ("nanocap.runtime.captioner", "from .. import distill", "nanocap.distill"),
         ("nanocap.runtime.captioner", "def f():\n from nanocap import convert", "nanocap.convert"),
-        ("nanocap.distill.trainer", "from nanocap.convert.onnx import export", "nanocap.convert"),
+        (
+            "nanocap.distill.training.trainer",
+            "from nanocap.convert.onnx import export",
+            "nanocap.convert",
+        ),
         ("nanocap.bundle", "import importlib\nimportlib.import_module('torch')", "torch"),
         ("nanocap.student.encoder", "import torch", None),
         ("nanocap.runtime.captioner", "import torchless\nfrom .decoding import beam", None),

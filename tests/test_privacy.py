@@ -46,9 +46,10 @@ def test_reading_captions_and_drawing_curves_write_none_either(tmp_path: Path) -
     shutil.copy(PHOTO, tmp_path)
     table.write_text('{"image": "cat.jpg", "caption": "a cat"}\n')
     code = (
-        "from pathlib import Path; from nanocap.distill.sources import read_source, source_of\n"
+        "from pathlib import Path\n"
+        "from nanocap.distill.data.sources import read_source, source_of\n"
         f"(example,) = read_source(source_of({str(table)!r}), Path())\n"
-        "from nanocap.distill.journal import Journal\n"
+        "from nanocap.distill.training.journal import Journal\n"
         f"journal = Journal(Path({str(tmp_path)!r}), 0, 0)\n"
         "journal.add(stage=0, step=1, loss=1.0); journal.draw()"
     )

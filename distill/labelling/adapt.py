@@ -17,18 +17,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nanocap.distill.augment import squash
-from nanocap.distill.batches import pack
+from nanocap.distill.data.augment import squash
+from nanocap.distill.data.batches import pack
+from nanocap.distill.data.feature_cache import normalize as to_pixels
+from nanocap.distill.data.tokenizer import (
+    LENGTH,
+    PAD,
+    PREFIX,
+    QUALITIES,
+    QUALITY,
+    encode,
+    normalize,
+)
 from nanocap.distill.labelling.agree import distinct
 from nanocap.distill.labelling.backing import Backing
 from nanocap.distill.labelling.decision import Candidate, Decision
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
 from nanocap.distill.labelling.pieces import Piece, pieces
 from nanocap.distill.labelling.prune import prune
-from nanocap.distill.losses import Reader
-from nanocap.distill.maps import normalize as to_pixels
 from nanocap.distill.teachers.student import StudentTeacher, load
-from nanocap.distill.tokenizer import LENGTH, PAD, PREFIX, QUALITIES, QUALITY, encode, normalize
+from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
 from nanocap.metrics.facts import extract
 from nanocap.metrics.facts.roles import Role

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from nanocap.distill.cider import Cider
 from nanocap.distill.labelling.decision import TEACHER, Candidate, Decision
 from nanocap.distill.labelling.lengths import TOO_LONG
+from nanocap.distill.training.cider import Cider
 
 SAID = "another candidate says it in the same words"
 WORDLESS = "has no words"

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nanocap.distill.data.tokenizer import normalize
 from nanocap.distill.labelling.lengths import MOST_CHARACTERS, shortened
-from nanocap.distill.tokenizer import normalize
 
 TEACHER, ORIGINAL, FUSED = "teacher", "original", "fused"
 DIGITS = 4  # of a figure in the log

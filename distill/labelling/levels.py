@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
+from nanocap.distill.data.tokenizer import QUALITIES
 from nanocap.distill.labelling.decision import Candidate, Decision
-from nanocap.distill.tokenizer import QUALITIES
 
 HIGH, MEDIUM, LOW = QUALITIES
 # Support from which a caption is of a level; of captions whose support is unknown see `level`.

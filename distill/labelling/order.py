@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanocap.distill.devices import use_threads
 from nanocap.distill.labelling.adapt import Eyes
 from nanocap.distill.labelling.detector import Detector
 from nanocap.distill.labelling.match import LineUp
@@ -15,6 +14,7 @@ from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.task import Task
 from nanocap.distill.teachers import KeyedTeacher, load_teacher
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
+from nanocap.distill.training.devices import use_threads
 from nanocap.errors import OptionError
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.augment import decode
-from nanocap.distill.keys import distinct
-from nanocap.distill.rows import cell, texts
-from nanocap.distill.stores import Sample, Store, open_store
+from nanocap.distill.data.augment import decode
+from nanocap.distill.data.keys import distinct
+from nanocap.distill.data.rows import cell, texts
+from nanocap.distill.data.stores import Sample, Store, open_store
 from nanocap.errors import DataError, ImageError
 from nanocap.formats import open_image
 
@@ -54,7 +54,7 @@ class Opened:
 class PhotoShards:
     """All photos of some shards and folders in one fixed order, each with a key of its own.
 
-    A key that another photo has as well is changed, see `nanocap.distill.keys.distinct`.
+    A key that another photo has as well is changed, see `nanocap.distill.data.keys.distinct`.
 
     Args:
         patterns: globs of plain `.tar` files or of folders; those of each in the order of their

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanocap import __version__
-from nanocap.distill.digest import file_digest
+from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.teachers import KeyedTeacher, Teacher

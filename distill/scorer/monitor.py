@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nanocap.distill.augment import squash
-from nanocap.distill.corpus import Corpus
-from nanocap.distill.maps import normalize
+from nanocap.distill.data.augment import squash
+from nanocap.distill.data.corpus import Corpus
+from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.scorer.texts import pad
 from nanocap.scorer import Scorer, ScorerDimensions
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanocap.distill.batches import Schedule
+from nanocap.distill.data.batches import Schedule
 from nanocap.distill.scorer.losses import (
     contrast,
     late_interaction,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanocap.distill.recipe import Data, Recipe, Stage, check
-from nanocap.distill.tables import build, chosen, read_toml
+from nanocap.distill.recipes.recipe import Data, Recipe, Stage, check
+from nanocap.distill.recipes.records import build, chosen, read_toml
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.scorer import ScorerDimensions
 from nanocap.student import Dimensions

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from nanocap.distill.devices import fastest
-from nanocap.distill.maps import normalize
+from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.scorer.losses import late_interaction
 from nanocap.distill.scorer.texts import pad, self_contained
+from nanocap.distill.training.devices import fastest
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image import load_image
 from nanocap.image_rule import ImageRule

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import Tensor
 
-from nanocap.distill.tokenizer import END, PAD, REPLACED, SPECIALS
+from nanocap.distill.data.tokenizer import END, PAD, REPLACED, SPECIALS
 
 
 def self_contained(tokenizer: Tokenizer, max_pieces: int) -> Tokenizer:

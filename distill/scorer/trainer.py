@@ -11,19 +11,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nanocap.distill.batches import Schedule
-from nanocap.distill.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
-from nanocap.distill.corpus import Corpus
-from nanocap.distill.devices import fastest
-from nanocap.distill.journal import Journal
-from nanocap.distill.maps import Maps
+from nanocap.distill.data.batches import Schedule
+from nanocap.distill.data.corpus import Corpus
+from nanocap.distill.data.feature_cache import Maps
+from nanocap.distill.data.tokenizer import PREFIX
 from nanocap.distill.scorer.monitor import RetrievalMonitor
 from nanocap.distill.scorer.objective import draw, objective
 from nanocap.distill.scorer.recipe import ScorerRecipe, Training
 from nanocap.distill.scorer.texts import self_contained
-from nanocap.distill.start import Start
-from nanocap.distill.tokenizer import PREFIX
-from nanocap.distill.trainer import learning_rate
+from nanocap.distill.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+from nanocap.distill.training.devices import fastest
+from nanocap.distill.training.journal import Journal
+from nanocap.distill.training.trainer import learning_rate
+from nanocap.distill.training.warm_start import Start
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.scorer import Scorer

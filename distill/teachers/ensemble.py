@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.cider import Cider
+from nanocap.distill.data.tokenizer import normalize
 from nanocap.distill.teachers import (
     KINDS,
     PROMPTED,
@@ -20,7 +20,7 @@ from nanocap.distill.teachers import (
 )
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, averaged, read
-from nanocap.distill.tokenizer import normalize
+from nanocap.distill.training.cider import Cider
 from nanocap.errors import OptionError
 
 

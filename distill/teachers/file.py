@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.keys import find_photos
-from nanocap.distill.rows import read_captions
+from nanocap.distill.data.keys import find_photos
+from nanocap.distill.data.rows import read_captions
 from nanocap.distill.teachers import Scored
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, OptionError
@@ -18,8 +18,8 @@ class CaptionFile:
     """A black box: it has captions, in the order of their file, and nothing else.
 
     Args:
-        path: of a file as `nanocap.distill.rows.read_captions` reads it. Lines of one photo are
-            joined; captions that are empty are passed over.
+        path: of a file as `nanocap.distill.data.rows.read_captions` reads it. Lines of one photo
+            are joined; captions that are empty are passed over.
     Raises:
         DataError: the file cannot be read, or a line of it is something else.
     """

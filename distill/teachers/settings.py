@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nanocap.distill.devices import fastest
+from nanocap.distill.training.devices import fastest
 from nanocap.errors import OptionError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

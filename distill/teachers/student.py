@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from nanocap.distill.augment import squash
-from nanocap.distill.beam import beam_search
-from nanocap.distill.devices import mixed_precision
-from nanocap.distill.maps import normalize
-from nanocap.distill.rollout import to_texts
+from nanocap.distill.data.augment import squash
+from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.teachers import Scored
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
+from nanocap.distill.training.beam import beam_search
+from nanocap.distill.training.devices import mixed_precision
+from nanocap.distill.training.rollout import to_texts
 from nanocap.errors import OptionError
 from nanocap.student import Student
 

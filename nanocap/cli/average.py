@@ -32,7 +32,7 @@ def command(
     It helps where they began alike: runs of one seed that differ in length or dropout, or a
     student before and after its last stage. A recipe's `start` may name the result.
     """
-    from nanocap.distill.average import average
+    from nanocap.distill.training.weight_average import average
 
     if out.exists() and not overwrite:
         raise OptionError(f"{out}: already exists; choose another name or --overwrite")

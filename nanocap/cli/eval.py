@@ -16,8 +16,8 @@ from nanocap.errors import DataError
 from nanocap.metrics.reference import SCORERS
 
 if TYPE_CHECKING:
-    from nanocap.distill.recipe import Source
-    from nanocap.distill.sources import Example
+    from nanocap.distill.data.sources import Example
+    from nanocap.distill.recipes.recipe import Source
     from nanocap.metrics.evaluation import Difference, Evaluation, Matcher
 
 
@@ -134,7 +134,7 @@ def command(
     import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
     import simplemma  # noqa: F401
 
-    from nanocap.distill.sources import folder_of
+    from nanocap.distill.data.sources import folder_of
     from nanocap.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
 
     if report is not None:
@@ -258,7 +258,7 @@ def _comparison(rows: Sequence[Difference], targets: Sequence[str]) -> str:
 
 
 def _seen(patterns: Sequence[str]) -> set[str]:
-    from nanocap.distill.sources import read_source, source_of
+    from nanocap.distill.data.sources import read_source, source_of
 
     return {
         text
@@ -272,8 +272,8 @@ def _source(
     data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
 ) -> tuple[Source, Path]:
     """The source that is asked for, and the folder that it is relative to."""
-    from nanocap.distill.recipe import load_recipe
-    from nanocap.distill.sources import source_of
+    from nanocap.distill.data.sources import source_of
+    from nanocap.distill.recipes.recipe import load_recipe
 
     if data is not None and recipe is None and name is None:
         return source_of(data), Path()
@@ -289,7 +289,7 @@ def _source(
 
 def _examples(source: Source, root: Path, aside: bool, troubles: _Troubles) -> list[Example]:
     """All photos of a source, or those that a recipe sets aside of it."""
-    from nanocap.distill.sources import read_source, set_aside
+    from nanocap.distill.data.sources import read_source, set_aside
 
     if not aside:
         return list(read_source(source, root, troubles.add))

@@ -162,10 +162,10 @@ def command(
       nanocap label --teacher ensemble:runs/a/student.safetensors,runs/b/student.safetensors \\
         --images 'photos/unlabelled-*.tar' --out labels
     """
-    from nanocap.distill.devices import keep_freed_memory
     from nanocap.distill.labelling import Options, label
     from nanocap.distill.labelling.order import Order
     from nanocap.distill.teachers.settings import Settings
+    from nanocap.distill.training.devices import keep_freed_memory
 
     share = PART.fullmatch(part)
     if share is None:

@@ -70,7 +70,7 @@ def command(
     import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
 
     from nanocap.convert.parity_report import PROBES, report
-    from nanocap.distill.sources import read_source, source_of
+    from nanocap.distill.data.sources import read_source, source_of
     from nanocap.quality import record_comparison
     from nanocap.report.cards import Photo
 

@@ -42,11 +42,11 @@ def command(
       nanocap scorer distill/scorer/recipes/scorer-nano-s.toml --out runs/scorer
       nanocap scorer my.toml --out runs/mine --start runs/nano-s/student.safetensors --onnx
     """
-    from nanocap.distill.corpus import prepare
-    from nanocap.distill.devices import keep_freed_memory, mixed_precision, use_threads
+    from nanocap.distill.data.corpus import prepare
     from nanocap.distill.scorer.recipe import load_scorer_recipe
     from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
-    from nanocap.distill.start import Start
+    from nanocap.distill.training.devices import keep_freed_memory, mixed_precision, use_threads
+    from nanocap.distill.training.warm_start import Start
 
     keep_freed_memory()
     use_threads(threads)

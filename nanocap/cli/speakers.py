@@ -17,7 +17,7 @@ from nanocap.report.cards import Side
 from nanocap.runtime.captioner import Captioner
 
 if TYPE_CHECKING:
-    from nanocap.distill.sources import Example
+    from nanocap.distill.data.sources import Example
 
 CAPTION_FILES = (".jsonl",)
 TEACHER = re.compile(r"[a-z]{2,}:")  # two letters at least: C:\captions.jsonl is a file
@@ -135,8 +135,8 @@ def _teacher(spec: str, question: Question) -> Answer:
 
 def _written(path: Path, question: Question) -> Answer:
     """Captions from a file of them, whatever it calls the photos."""
-    from nanocap.distill.keys import find_photos
-    from nanocap.distill.rows import read_captions
+    from nanocap.distill.data.keys import find_photos
+    from nanocap.distill.data.rows import read_captions
     from nanocap.distill.teachers.file import no_photo
 
     said: dict[str, tuple[str, ...]] = {}

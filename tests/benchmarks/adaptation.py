@@ -28,14 +28,14 @@ import click
 from accelerate import Accelerator
 from commands import scored
 
-from nanocap.distill.augment import decode
-from nanocap.distill.chain import Chain
-from nanocap.distill.devices import mixed_precision
+from nanocap.distill.data.augment import decode
+from nanocap.distill.data.sources import Example, read_source
 from nanocap.distill.labelling.adapt import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
-from nanocap.distill.recipe import Recipe, load_recipe
-from nanocap.distill.sources import Example, read_source
-from nanocap.distill.trainer import train
+from nanocap.distill.recipes.chain import Chain
+from nanocap.distill.recipes.recipe import Recipe, load_recipe
+from nanocap.distill.training.devices import mixed_precision
+from nanocap.distill.training.trainer import train
 from nanocap.whole_file import whole_file
 
 VARIANTS = ("raw", "shortened", "adapted")

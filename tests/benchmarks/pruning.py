@@ -25,14 +25,14 @@ from pathlib import Path
 from accelerate import Accelerator
 from commands import scored
 
-from nanocap.distill.corpus import prepare
-from nanocap.distill.devices import mixed_precision
-from nanocap.distill.monitor import Monitor
+from nanocap.distill.data.corpus import prepare
 from nanocap.distill.pruning.magnitude import prune_file
-from nanocap.distill.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.run import Run
-from nanocap.distill.start import Start
-from nanocap.distill.trainer import train
+from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
+from nanocap.distill.training.devices import mixed_precision
+from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.training.run import Run
+from nanocap.distill.training.trainer import train
+from nanocap.distill.training.warm_start import Start
 from nanocap.student import Student
 from nanocap.student.student import count_parameters
 

@@ -29,12 +29,12 @@ import onnxruntime
 from accelerate import Accelerator
 from commands import command, scored
 
-from nanocap.distill.corpus import Corpus, prepare
-from nanocap.distill.devices import mixed_precision
-from nanocap.distill.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.run import Run
-from nanocap.distill.start import Start
-from nanocap.distill.trainer import train
+from nanocap.distill.data.corpus import Corpus, prepare
+from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
+from nanocap.distill.training.devices import mixed_precision
+from nanocap.distill.training.run import Run
+from nanocap.distill.training.trainer import train
+from nanocap.distill.training.warm_start import Start
 from nanocap.student import Student
 from nanocap.student.reducers import REDUCERS
 

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw
 
 from nanocap.cli import group
-from nanocap.distill.corpus import Corpus, prepare
-from nanocap.distill.recipe import Recipe, load_recipe
+from nanocap.distill.data.corpus import Corpus, prepare
+from nanocap.distill.recipes.recipe import Recipe, load_recipe
 from nanocap.student import Student
 
 COLOURS = ("red", "green", "blue", "yellow")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer
 
-from nanocap.distill.corpus import Corpus
+from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.labelling.agree import SAID, agree
 from nanocap.distill.labelling.backing import Backing
 from nanocap.distill.labelling.decision import FUSED, ORIGINAL, Candidate, Decision, Sight
@@ -30,7 +30,7 @@ from nanocap.distill.labelling.prune import prune, with_article
 from nanocap.distill.labelling.rank import rank
 from nanocap.distill.labelling.repetition import repeated
 from nanocap.distill.labelling.verify import verify
-from nanocap.distill.recipe import Recipe
+from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.errors import DataError, OptionError
 from nanocap.metrics.facts import extract

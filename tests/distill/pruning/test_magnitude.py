@@ -13,7 +13,7 @@ from nanocap.cli import group
 from nanocap.distill.pruning.axes import find_axes
 from nanocap.distill.pruning.budget import prunable
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
-from nanocap.distill.recipe import Recipe
+from nanocap.distill.recipes.recipe import Recipe
 from nanocap.student import Student
 from nanocap.student.student import count_parameters
 

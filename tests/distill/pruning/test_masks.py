@@ -10,7 +10,7 @@ from nanocap.distill.pruning.axes import find_axes
 from nanocap.distill.pruning.budget import prunable
 from nanocap.distill.pruning.masks import Masks, progress
 from nanocap.distill.pruning.slicing import slice_student
-from nanocap.distill.recipe import Recipe
+from nanocap.distill.recipes.recipe import Recipe
 from nanocap.student import Student
 
 STEPS = 6

@@ -14,13 +14,13 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from nanocap.distill.corpus import Corpus
+from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.pruning.axes import find_axes
 from nanocap.distill.pruning.budget import prunable
-from nanocap.distill.recipe import Recipe, check
-from nanocap.distill.run import Run
-from nanocap.distill.start import Start
-from nanocap.distill.trainer import train
+from nanocap.distill.recipes.recipe import Recipe, check
+from nanocap.distill.training.run import Run
+from nanocap.distill.training.trainer import train
+from nanocap.distill.training.warm_start import Start
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student import Student
 

@@ -85,7 +85,7 @@ def test_without_a_scorer_the_row_says_why() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of one colour each, a table of references, and a scorer of random weights."""
     torch = pytest.importorskip("torch")
-    from nanocap.distill.tokenizer import train_tokenizer
+    from nanocap.distill.data.tokenizer import train_tokenizer
     from nanocap.scorer import Scorer, ScorerDimensions
     from nanocap.student import Dimensions
 

@@ -1,0 +1,234 @@
+"""Losses over rows of captions, as sums: the trainer divides by the global count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanocap.distill.data.batches import Captions
+from nanocap.distill.data.tokenizer import PAD
+from nanocap.student import Student
+from nanocap.student.decoder import Decoder
+
+LENGTH_PARTS = 4
+LEAST = 1e-5  # probability of all pieces that are not named, so that its logarithm exists
+
+
+class Teaching(Protocol):
+    """What white-box teachers make of a batch.
+
+    Attributes:
+        seen: [B, channels], one vector a photo.
+    """
+
+    @property
+    def seen(self) -> Tensor: ...
+
+    def divergence(
+        self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor
+    ) -> Tensor:
+        """Of the student's logits [counted, V] from the teachers' distribution: [counted], in nats.
+
+        Args:
+            part: the rows of the batch that these are.
+            tokens: [rows, T] of the part, shortened to its longest.
+            image: [rows], the photo of each row.
+            counted: [rows, T], where a piece is asked for.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a step learns from teachers, and how much.
+
+    Attributes:
+        share: of the loss that the divergence from the teachers takes over from cross-entropy.
+        imitation: weight of the term that draws what the student sees in a photo towards what
+            the teachers see.
+        relation: weight of the term that does the same with how alike the photos of a batch look.
+    """
+
+    teaching: Teaching
+    share: float
+    imitation: float = 0.0
+    relation: float = 0.0
+
+
+class CaptionLoss(nn.Module):
+    """Forward pass of a batch down to its loss, as one module that can be spread over processes."""
+
+    def __init__(self, student: Student):
+        super().__init__()
+        self.student = student
+
+    def forward(
+        self,
+        inputs: Tensor,
+        from_maps: bool,
+        captions: Captions,
+        smoothing: float,
+        advantage: Tensor,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
+        """Sum over the target tokens of label-smoothed cross-entropy, weighted by row.
+
+        Args:
+            inputs: normalized pixels [B, 3, S, S], or the trunk's middle maps if `from_maps`.
+            captions: rows over the B photos.
+            smoothing: label smoothing, as in `torch.nn.functional.cross_entropy`.
+            advantage: [rows]; ones for supervised training. Self-critical training weighs the
+                log-probability of a sampled row by how much better than its peers it scored.
+            guidance: teachers to learn from beside the captions.
+        """
+        encoder = self.student.encoder
+        visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
+        decoder = self.student.decoder
+        total = cross_entropy(decoder, visual, captions, smoothing, advantage, guidance)
+        if guidance is not None and (guidance.imitation or guidance.relation):
+            ours, theirs = visual.float().mean(1), guidance.teaching.seen
+            looks = guidance.imitation * imitation(ours, theirs)
+            looks = looks + guidance.relation * relation(ours, theirs)
+            total = total + looks * target_count(captions)
+        return total
+
+
+def cross_entropy(
+    decoder: Decoder,
+    visual_BNC: Tensor,
+    captions: Captions,
+    smoothing: float,
+    advantage: Tensor,
+    guidance: Guidance | None = None,
+) -> Tensor:
+    """The sum that `CaptionLoss` gives, from visual tokens on."""
+    ours = Reader(decoder, visual_BNC)
+    total = visual_BNC.new_zeros((), dtype=torch.float32)
+    for part in by_length(captions):
+        tokens, targets, image = (
+            captions.tokens[part],
+            captions.targets[part],
+            captions.image[part],
+        )
+        longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
+        tokens, targets = tokens[:, :longest], targets[:, :longest]
+        counted = targets != PAD
+        logits = ours.logits(tokens, image, counted)
+        loss = F.cross_entropy(
+            logits, targets[counted], label_smoothing=smoothing, reduction="none"
+        )
+        if guidance is not None and guidance.share:
+            apart = guidance.teaching.divergence(logits, part, tokens, image, counted)
+            loss = (1 - guidance.share) * loss + guidance.share * apart
+        weight = advantage[part].unsqueeze(1).expand_as(counted)[counted]
+        total = total + (loss * weight).sum()
+    return total
+
+
+def mean_distribution(teachers: Sequence[Tensor]) -> Tensor:
+    """The mean of the teachers' distributions, [N, V], from the logits of each."""
+    return torch.stack([one.softmax(-1) for one in teachers]).mean(0)
+
+
+def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """Kullback-Leibler divergence of a student from the mean distribution of its teachers.
+
+    Hinton et al., "Distilling the knowledge in a neural network" (2015), at temperature 1: the
+    mean over teachers is soft enough.
+
+    Args:
+        logits: the student's, [N, V].
+        teachers: the same of each teacher.
+    Returns:
+        [N], in nats; zero where the student says what the teachers say on average.
+    """
+    mean = mean_distribution(teachers)
+    return F.kl_div(logits.log_softmax(-1), mean, reduction="none").sum(-1)
+
+
+def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Tensor:
+    """The same from the likeliest pieces of a distribution, with all others as one outcome.
+
+    Args:
+        logits: the student's, [N, V].
+        pieces: [N, K] of the vocabulary.
+        probabilities: theirs, which sum to at most one.
+    Returns:
+        [N], in nats: at most what the whole distribution would give, and zero where they agree.
+    """
+    ours = logits.log_softmax(-1).gather(1, pieces)
+    rest_ours = (1 - ours.exp().sum(-1)).clamp_min(LEAST)
+    rest = (1 - probabilities.sum(-1)).clamp_min(LEAST)
+    kept = F.kl_div(ours, probabilities, reduction="none").sum(-1)
+    return kept + rest * (rest.log() - rest_ours.log())
+
+
+def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """One minus the cosine of what student and teachers see, as a mean over photos.
+
+    Li et al., "Distilling large vision-language model with out-of-distribution generalizability"
+    (2023). Where the widths differ, the teachers' vectors are turned onto the student's width by
+    a fixed random map, which keeps angles roughly: nothing has to be learned beside the student.
+
+    Args:
+        ours: [B, width].
+        theirs: [B, channels].
+    """
+    if theirs.shape[1] != ours.shape[1]:
+        theirs = theirs @ _turn(theirs.shape[1], ours.shape[1]).to(theirs)
+    return (1 - F.cosine_similarity(ours, theirs, dim=1)).mean()
+
+
+def relation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared difference of the cosines between the photos of a batch.
+
+    Park et al., "Relational knowledge distillation" (2019); the relation structure of Li et al.
+    (2023). Means over the batch are taken off first, since what all photos share says nothing.
+
+    Args:
+        ours: [B, width].
+        theirs: [B, channels].
+    """
+    return (_likeness(ours) - _likeness(theirs)).square().mean()
+
+
+def _likeness(vectors: Tensor) -> Tensor:
+    centred = F.normalize(vectors - vectors.mean(0), dim=1)
+    return centred @ centred.T
+
+
+@lru_cache(maxsize=4)
+def _turn(channels: int, width: int) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(channels, width, generator=random) / width**0.5
+
+
+class Reader:
+    """A decoder that looks at the photos of a batch."""
+
+    def __init__(self, decoder: Decoder, visual_BNC: Tensor):
+        self.decoder = decoder
+        self.keys, self.values = decoder.cross(visual_BNC)
+
+    def logits(self, tokens: Tensor, image: Tensor, counted: Tensor) -> Tensor:
+        """Float logits [counted, V] of rows [rows, T] about the photos `image`."""
+        keys, values = self.keys[:, image], self.values[:, image]
+        states = self.decoder.states(tokens.unsqueeze(1), keys, values)
+        return self.decoder.logits(states.squeeze(1)[counted]).float()
+
+
+def by_length(captions: Captions) -> tuple[Tensor, ...]:
+    """Indices of the rows in a few parts of similar length: padding would cost twice the work."""
+    lengths = (captions.targets != PAD).sum(1)
+    return lengths.argsort(stable=True).chunk(LENGTH_PARTS)
+
+
+def target_count(captions: Captions) -> int:
+    """How many tokens a batch is asked for."""
+    return int(torch.count_nonzero(captions.targets != PAD))

@@ -1,0 +1,85 @@
+"""A look at the run while it goes: the loss on photos set aside, and the CIDEr of their captions.
+
+CIDEr of 200 captions moves by several points without a reason; the loss tells overfitting sooner.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanocap.distill.data.augment import squash
+from nanocap.distill.data.batches import pack
+from nanocap.distill.data.corpus import Corpus
+from nanocap.distill.data.feature_cache import normalize
+from nanocap.distill.training.cider import Cider
+from nanocap.distill.training.decoding import PROMPT
+from nanocap.distill.training.losses import cross_entropy, target_count
+from nanocap.distill.training.rollout import roll_out, to_texts
+from nanocap.metrics.facts import PhotoCounts, fact_counts
+from nanocap.student import Dimensions, Student
+
+MONITORED = 200  # photos at most that are captioned when a stage looks at itself
+CHUNK = 50  # photos that are captioned at once
+
+
+class Monitor:
+    """Greedy captions of photos that were set aside, scored with CIDEr-D, to see a run go wrong.
+
+    Args:
+        source: whose photos; "" looks at none.
+    """
+
+    def __init__(self, corpus: Corpus, source: str, dimensions: Dimensions):
+        self.corpus, self.student = corpus, Student(dimensions)
+        self.rows = corpus.aside(source)[:MONITORED] if source else []
+        self.references = [corpus.rows[row].captions for row in self.rows]
+        self.cider = Cider(self.references)
+        ids = corpus.encoded(dimensions.max_tokens) if self.rows else []
+        self.written = [[[*PROMPT, *caption] for caption in ids[row]] for row in self.rows]
+
+    @torch.no_grad()
+    def look(self, average: dict[str, Tensor], facts: bool = False) -> dict[str, float]:
+        """CIDEr (times 100, as the field prints it), the share of distinct captions, the loss.
+
+        The loss is plain cross-entropy a piece, on all captions that people wrote.
+
+        Args:
+            facts: also `faithful`, the share of the captions' objects that people name.
+        Raises:
+            MissingExtraError: facts need `nanocap[eval]`.
+        """
+        if not self.rows:
+            return {}
+        device = next(iter(average.values())).device
+        self.student.load_state_dict(average)
+        self.student.to(device).eval()
+        size = self.student.dimensions.image_size
+        texts: list[str] = []
+        loss, pieces = 0.0, 0
+        for first in range(0, len(self.rows), CHUNK):
+            images = [self.corpus.photo(row) for row in self.rows[first : first + CHUNK]]
+            pixels = normalize(np.stack([squash(image, size) for image in images])).to(device)
+            visual = self.student.encoder(pixels)
+            rows = roll_out(self.student, visual, 1, sample=False)
+            texts += to_texts(self.corpus.tokenizer, rows)
+            written = self.written[first : first + CHUNK]
+            image = [i for i, several in enumerate(written) for _ in several]
+            captions = pack([row for several in written for row in several], image).to(device)
+            ones = torch.ones(len(image), device=device)
+            loss += float(cross_entropy(self.student.decoder, visual, captions, 0.0, ones))
+            pieces += target_count(captions)
+        scores = map(self.cider.score, texts, self.references)
+        cider = 100 * sum(scores) / len(texts)
+        distinct = len(set(texts)) / len(texts)
+        looked = {
+            "cider": round(cider, 2),
+            "distinct": round(distinct, 3),
+            "aside_loss": round(loss / pieces, 4),
+        }
+        if facts:
+            counts = map(fact_counts, texts, self.references)
+            objects = sum(counts, PhotoCounts()).objects
+            looked["faithful"] = round(objects.rates().precision, 4)
+        return looked

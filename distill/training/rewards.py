@@ -1,0 +1,97 @@
+"""What a caption that was drawn is worth: to people's captions, among other photos, in itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nanocap.distill.data.corpus import Corpus
+from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.training.cider import Cider
+
+Floats = NDArray[np.float64]
+
+SAID_AGAIN = 0.02  # of the captions that have a word; people say no rarer one twice
+
+
+class Reward(Protocol):
+    """A number for each caption of a batch."""
+
+    name: str
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        """Of each text about the photo (a row of the corpus) at the same place: [texts]."""
+        ...
+
+
+class CiderReward:
+    """CIDEr-D against the photo's own captions."""
+
+    name = "reward"
+
+    def __init__(self, corpus: Corpus):
+        self._corpus = corpus
+        self._cider = Cider([row.captions for row in corpus.rows if not row.aside])
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        rows = self._corpus.rows
+        pairs = zip(texts, photos, strict=True)
+        return np.array([self._cider.score(text, rows[photo].captions) for text, photo in pairs])
+
+
+class RetrievalReward:
+    """The probability of finding the photo by its caption among the photos of the batch.
+
+    Dessi et al., "Cross-domain image captioning with discriminative finetuning" (2023). Captions
+    that fit any photo earn nothing. It needs a scorer that was trained for retrieval, and a floor
+    (`Stage.floor`): without one the words that set photos apart soon are no longer true.
+    """
+
+    name = "retrieval"
+
+    def __init__(self, corpus: Corpus, scorer: ImageTextScorer):
+        self._corpus, self._scorer = corpus, scorer
+        self._seen: dict[int, NDArray[np.float32]] = {}  # of the photos met so far
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        batch = sorted(set(photos))
+        new = [photo for photo in batch if photo not in self._seen]
+        if new:
+            vectors = self._scorer.embed_images([self._corpus.photo(photo) for photo in new])
+            self._seen.update(zip(new, vectors, strict=True))
+        read = self._scorer.embed_texts(texts)
+        cosines = torch.from_numpy(read @ np.stack([self._seen[photo] for photo in batch]).T)
+        scale, _ = self._scorer.scorer.scales()
+        shares = (cosines * scale.detach().cpu()).softmax(1).double().numpy()
+        return np.array([shares[i, batch.index(photo)] for i, photo in enumerate(photos)])
+
+
+class RepetitionReward:
+    """Minus one for every word of a caption that it has said before, and people would not have.
+
+    CIDEr-D hardly minds "a sink and a sink": one true half scores well. Which words may come twice
+    ("a man in a red shirt and a man in a blue shirt") is counted in people's captions.
+    """
+
+    name = "repeats"
+
+    def __init__(self, corpus: Corpus):
+        there, again = Counter[str](), Counter[str]()
+        for index in corpus.training():
+            for caption in corpus.rows[index].captions:
+                for word, count in Counter(caption.split()).items():
+                    there[word] += 1
+                    again[word] += count > 1
+        self._free = {word for word, count in again.items() if count >= SAID_AGAIN * there[word]}
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        return np.array([float(-self._again(text)) for text in texts])
+
+    def _again(self, text: str) -> int:
+        counts = Counter(word for word in text.split() if word not in self._free)
+        return sum(count - 1 for count in counts.values())

@@ -1,0 +1,277 @@
+"""The trainer: stages one after the other, resumable at any checkpoint with the same losses."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from nanocap.distill.data.batches import CaptionTable, Schedule
+from nanocap.distill.data.feature_cache import Maps, Photos
+from nanocap.distill.pruning.axes import find_axes
+from nanocap.distill.pruning.budget import check_keep
+from nanocap.distill.pruning.masks import Masks
+from nanocap.distill.pruning.slicing import slice_student
+from nanocap.distill.recipes.recipe import FROM_TEACHERS, Stage
+from nanocap.distill.teachers.logits_cache import Lessons
+from nanocap.distill.training import pretrained_trunks
+from nanocap.distill.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+from nanocap.distill.training.faithfulness_floor import Floor
+from nanocap.distill.training.journal import Journal
+from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
+from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.training.run import Run
+from nanocap.distill.training.stages import STAGES, Context
+from nanocap.errors import RecipeError
+from nanocap.progress import Progress
+from nanocap.student import Student
+
+GROUPS = ("decoder", "encoder", "upper", "lower")  # of parameters
+
+
+def train(run: Run, accelerator: Accelerator) -> Path:
+    """Do every stage that is not done yet; returns the path of the finished student.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe, or a stage's kind or a group that it
+            trains is unknown.
+        OptionError: a stage is to keep less than can be kept.
+    """
+    for stage in run.recipe.stages:  # now rather than hours later
+        _check(stage)
+    student = _first_student(run)
+    for stage in run.recipe.stages:
+        check_keep(find_axes(student.dimensions), stage.keep)
+    run.out.mkdir(parents=True, exist_ok=True)
+    table = CaptionTable(run.recipe, run.corpus, student.dimensions.max_tokens)
+    for index in range(len(run.recipe.stages)):
+        path = run.finished(index)
+        if path.exists():
+            student, header = Student.load(path)
+            if header.get("fingerprint") != run.fingerprint(index):
+                raise RecipeError(
+                    f"{path}: made by another recipe; choose another --out, or delete it to redo it"
+                )
+            continue
+        _train_stage(run, accelerator, student, table, index)
+        accelerator.wait_for_everyone()
+        student, _ = Student.load(path)
+    final, metadata = run.out / "student.safetensors", run.metadata()
+    # a finished student is left alone, to the byte: others may have been made from it
+    if accelerator.is_main_process and not _saved(final, metadata):
+        student.save(final, metadata)
+    return final
+
+
+def _saved(path: Path, metadata: dict[str, str]) -> bool:
+    if not path.exists():
+        return False
+    _, theirs = Student.load(path)
+    return metadata.items() <= theirs.items()
+
+
+def _check(stage: Stage) -> None:
+    if stage.kind not in STAGES:
+        raise RecipeError(
+            f"stage {stage.name!r} is of unknown kind {stage.kind!r}; known are {', '.join(STAGES)}"
+        )
+    unknown = sorted(set(stage.train) - set(GROUPS))
+    if unknown or not stage.train:
+        what = repr(unknown[0]) if unknown else "nothing"
+        raise RecipeError(f"stage {stage.name!r} trains {what}; known are {', '.join(GROUPS)}")
+
+
+def _first_student(run: Run) -> Student:
+    recipe = run.recipe
+    torch.manual_seed(recipe.seed)
+    if run.start is not None:
+        return run.start.student(recipe.dimensions())
+    student = Student(recipe.dimensions())
+    if recipe.imagenet:
+        trunk, name = student.encoder.trunk, student.dimensions.trunk
+        pretrained_trunks.load_into(trunk, name, recipe.imagenet, run.beside)
+    return student
+
+
+def _train_stage(
+    run: Run, accelerator: Accelerator, student: Student, table: CaptionTable, index: int
+) -> None:
+    stage, device = run.recipe.stages[index], accelerator.device
+    schedule = Schedule(run.recipe, run.corpus, index)
+    feed: Photos | Maps
+    if "lower" in stage.train:
+        feed = Photos(run.corpus, schedule, student.dimensions.image_size)
+    else:
+        with accelerator.main_process_first():
+            feed = Maps(run.corpus, schedule, student, stage.views, run.cache)
+    student = student.to(device).train()
+    _set_dropout(student, stage.dropout)
+    optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
+    average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    # behind the optimizer and the average, which have no part in them; part of the checkpoint
+    masks = Masks(student, stage.keep) if stage.keep < 1 else None
+    first = 0
+    position = read_position(run.checkpoint)
+    if position is not None and position.stage == index:
+        if position.fingerprint != run.fingerprint(index):
+            raise RecipeError(
+                f"{run.checkpoint}: made by another recipe; choose another --out, or delete it"
+            )
+        load_checkpoint(run.checkpoint, student, average, optimizer)
+        first = position.step
+    guides = run.guides if any(getattr(stage, name) for name in FROM_TEACHERS) else None
+    lessons: Lessons | None = None
+    if guides is not None and feed.from_maps:
+        with accelerator.main_process_first(), accelerator.autocast():
+            of_run = (stage.views, run.cache, device)
+            lessons = Lessons(run.corpus, schedule, table, guides, *of_run)
+    model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
+    kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student, run.scorer))
+    journal = Journal(run.out, index, first) if accelerator.is_main_process else None
+    monitor = Monitor(run.corpus, run.recipe.monitor, student.dimensions)
+    floor = Floor(stage.floor, run.faithful) if stage.floor else None
+    if floor is not None and first == 0 and journal is not None:
+        floor.holds(monitor.look(average, facts=True)["faithful"], average)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    shown = Progress(stage.steps, f"training {stage.name}", plain=True)
+    for step in _steps(stage, first, shown if accelerator.is_main_process else None):
+        began = time.perf_counter()
+        rate = learning_rate(stage, step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        if masks is not None:
+            masks.shrink(step, stage.steps)
+        places = list(range(stage.batch))[rank::world]
+        chosen = schedule.photos(step)
+        photos = [int(chosen[place]) for place in places]
+        # one seed a step and process: dropout and sampling are the same after a resume
+        torch.manual_seed(int(schedule.random(step, rank, 2).integers(2**62)))
+        with accelerator.autocast():
+            inputs = feed.inputs(step, photos, places).to(device)
+            target = kind.target(step, photos, places, inputs, feed.from_maps)
+            guidance = None
+            if guides is not None:
+                teaching: Teaching = (
+                    guides.watch(inputs)
+                    if lessons is None
+                    else lessons.look(step, photos, places, target.captions).to(device)
+                )
+                weights = (stage.distillation, stage.imitation, stage.relation)
+                guidance = Guidance(teaching, *weights)
+            total = model(
+                inputs,
+                feed.from_maps,
+                target.captions.to(device),
+                target.smoothing,
+                target.advantage.to(device),
+                guidance,
+            )
+        count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
+        loss = total * world / count  # the mean over processes is the mean over all tokens
+        accelerator.backward(loss)
+        if masks is not None:
+            masks.collect()
+        accelerator.clip_grad_norm_(student.parameters(), stage.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        _average(average, student, stage.ema, step)
+        mean_loss = float(accelerator.reduce(loss.detach(), "mean"))
+        shown.note = f"loss {mean_loss:.3f}"
+        done = step + 1
+        metrics = {"loss": mean_loss, **target.metrics}
+        looks = bool(stage.evaluate) and (done % stage.evaluate == 0 or done == stage.steps)
+        fallen = False
+        if journal is not None:
+            if looks:
+                shown_as = average if masks is None else masks.fold(average)
+                metrics |= monitor.look(shown_as, facts=floor is not None)
+                fallen = floor is not None and not floor.holds(metrics["faithful"], average)
+            seconds = round(time.perf_counter() - began, 3)
+            journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
+            if done % stage.checkpoint == 0 and done < stage.steps:
+                here = Position(index, done, run.fingerprint(index))
+                save_checkpoint(run.checkpoint, here, student, average, optimizer.optimizer)
+                journal.draw()
+        if floor is not None and looks and accelerator.reduce(torch.tensor(float(fallen)), "sum"):
+            break
+    if journal is not None:
+        if floor is not None:
+            floor.restore(average)
+        if masks is None:
+            student.load_state_dict(average)
+        else:
+            student = slice_student(student.dimensions, average, masks.kept())
+        student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
+        run.checkpoint.unlink(missing_ok=True)
+        run.faithful.unlink(missing_ok=True)
+        journal.draw()
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Share of the peak rate: linear warm-up, then a cosine down to `final_lr`."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return stage.final_lr + (1 - stage.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
+    trunk = student.encoder.trunk
+    of_trunk = {id(parameter) for parameter in trunk.parameters()}
+    named = {
+        "decoder": list(student.decoder.parameters()),
+        "encoder": [p for p in student.encoder.parameters() if id(p) not in of_trunk],
+        "upper": trunk.upper_parameters(),
+        "lower": trunk.lower_parameters(),
+    }
+    groups: list[dict[str, object]] = []
+    for name, parameters in named.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in stage.train)
+        if name not in stage.train:
+            continue
+        base = stage.trunk_lr if name in ("upper", "lower") else stage.lr
+        # weight decay is for matrices: norms, biases and positions are left alone
+        for decays in (True, False):
+            chosen = [p for p in parameters if (p.dim() > 1) == decays]
+            decay = stage.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
+    return groups
+
+
+def _set_dropout(student: nn.Module, rate: float) -> None:
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], student: Student, decay: float, step: int) -> None:
+    """Move the averaged weights; early on they follow more closely."""
+    decay = min(decay, (1 + step) / (10 + step))
+    theirs = student.state_dict()
+    names = list(average)
+    torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)
+
+
+def _steps(stage: Stage, first: int, shown: Progress | None) -> Iterator[int]:
+    steps = range(first, stage.steps)
+    if shown is None:
+        yield from steps
+        return
+    shown.begin()
+    shown.skip(first)
+    try:
+        yield from shown.over(steps)
+    finally:
+        shown.end()
