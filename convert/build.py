@@ -14,8 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from nanocap.bundle import TOKENIZER
-from nanocap.bundle_writer import write_bundle
-from nanocap.card import CARD, model_card
+from nanocap.bundle.card import CARD, model_card
+from nanocap.bundle.manifest import DecodingDefaults, Golden, Manifest
+from nanocap.bundle.precisions import plan
+from nanocap.bundle.writer import write_bundle
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
@@ -24,9 +26,7 @@ from nanocap.convert.parity import check_student
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos, spread
 from nanocap.convert.quantization.int8 import Int8Options
 from nanocap.errors import EngineError, MissingExtraError, OptionError
-from nanocap.image import load_image
-from nanocap.manifest import DecodingDefaults, Golden, Manifest
-from nanocap.precisions import plan
+from nanocap.image.image import load_image
 from nanocap.runtime.captioner import Captioner
 
 CALIBRATION_PHOTOS = 128

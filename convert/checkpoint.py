@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nanocap.bundle.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
+from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.rollout import Probe
 from nanocap.errors import NanocapError
-from nanocap.image_rule import ImageRule
-from nanocap.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
+from nanocap.image.rule import ImageRule
 from nanocap.student import Student
 from nanocap.student.student import count_parameters
 from nanocap.student.trunks import SEPARATOR
-from nanocap.vocabulary import Vocabulary
 
 TOKEN_PIECES = {"pad": "<pad>", "end": "<end>", "unknown": "<unk>"}
 QUALITIES = ("high", "medium", "low")

@@ -5,7 +5,8 @@ The module `nanocap.convert.<backend>.exporter` holds `PRECISIONS` and a functio
     export(student: Student, precisions: Sequence[str], job: Job) -> list[Exported]
 
 that loads, runs and compares what it made before it returns. The runtime's engine of the same name
-(`nanocap.runtime.engines`) runs it. Its line in `nanocap.precisions` names it on the command line.
+(`nanocap.runtime.engines`) runs it. Its line in `nanocap.bundle.precisions` names it on the command
+line.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nanocap import convert
+from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.quantization.int8 import Int8Options
 from nanocap.convert.rollout import Probe
-from nanocap.manifest import Artifact
 from nanocap.student import Student
 
 

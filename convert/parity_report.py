@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.bench.machine import Machine, describe_machine
-from nanocap.bench.memory import caption_peak_bytes
-from nanocap.bench.timing import Task, interleave
 from nanocap.bundle import Bundle
+from nanocap.bundle.manifest import Artifact, Manifest
 from nanocap.caption import Caption
 from nanocap.convert.parity import Divergence, Parity, compare
 from nanocap.convert.photos import spread
 from nanocap.convert.rollout import Probe
 from nanocap.errors import EngineError, ImageError, MissingExtraError, OptionError
-from nanocap.image import load_image
-from nanocap.manifest import Artifact, Manifest
-from nanocap.metrics.measures import Interval, Measure
-from nanocap.metrics.reference import Missing, reference_measures
-from nanocap.report.cards import Photo
+from nanocap.image.image import load_image
+from nanocap.measure.bench.machine import Machine, describe_machine
+from nanocap.measure.bench.memory import caption_peak_bytes
+from nanocap.measure.bench.timing import Task, interleave
+from nanocap.measure.metrics.measures import Interval, Measure
+from nanocap.measure.metrics.reference import Missing, reference_measures
+from nanocap.measure.report.cards import Photo
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import Engine, load_engine
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from nanocap.convert.errors import ConversionError
 from nanocap.errors import ImageError
-from nanocap.formats import SUFFIXES, photos_in
-from nanocap.image import load_image
-from nanocap.image_rule import ImageRule
+from nanocap.image.formats import SUFFIXES, photos_in
+from nanocap.image.image import load_image
+from nanocap.image.rule import ImageRule
 
 T = TypeVar("T")
 

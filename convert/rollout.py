@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.manifest import (
+from nanocap.bundle.manifest import (
     Controls,
     DecodingDefaults,
     Dimensions,

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from nanocap.streams import fill_streams
+from nanocap.files.streams import fill_streams
 
 #: Options of `nanocap caption` that do not choose a model, and how many values each takes.
 BUNDLED = {"--json": 0, "--beams": 1, "--length": 1, "--n-best": 1, "--max-pixels": 1}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanocap.vocabulary import WORD_MARK
+from nanocap.bundle.vocabulary import WORD_MARK
 
 JOINING = ("and", "or")
 # How a phrase may not come again: its length in pieces, and the joining pieces in between.

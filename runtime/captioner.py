@@ -25,16 +25,16 @@ from nanocap.bounds import (
     whole,
 )
 from nanocap.bundle import Bundle, default_bundle
+from nanocap.bundle.manifest import Artifact, Manifest, never_generated
+from nanocap.bundle.vocabulary import Vocabulary, present
 from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
-from nanocap.image import load_image
-from nanocap.image_source import ImageSource, is_one_image
-from nanocap.manifest import Artifact, Manifest, never_generated
+from nanocap.image.image import load_image
+from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
 from nanocap.runtime.loaded import Loaded, one_a_core
 from nanocap.runtime.providers import Providers
-from nanocap.vocabulary import Vocabulary, present
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nanocap.bundle.manifest import Artifact, Manifest
 from nanocap.errors import OptionError
-from nanocap.manifest import Artifact, Manifest
 
 
 def choose(

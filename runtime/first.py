@@ -31,7 +31,7 @@ class First:
             ImageError: the photo cannot be read.
             NanocapError: the model cannot be loaded; this goes before.
         """
-        from nanocap.image import load_image
+        from nanocap.image.image import load_image
         from nanocap.runtime.captioner import Captioner
 
         try:

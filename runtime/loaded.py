@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from nanocap.bounds import whole
 from nanocap.bundle import TOKENIZER, Bundle
+from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.cores import available_cores
 from nanocap.errors import EngineWarning
-from nanocap.manifest import Artifact
 from nanocap.repeats import Repeats
 from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.engines import Engine, import_ahead, load_engine
 from nanocap.runtime.providers import Providers
 from nanocap.runtime.state import DecoderState
-from nanocap.vocabulary import Vocabulary
 
 
 class Loaded:

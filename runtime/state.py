@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nanocap.manifest import Dimensions
+from nanocap.bundle.manifest import Dimensions
 from nanocap.runtime.engines import Engine, Floats, Ints
 
 

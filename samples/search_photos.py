@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from nanocap.image import load_image
-from nanocap.image_rule import ImageRule
+from nanocap.image.image import load_image
+from nanocap.image.rule import ImageRule
 
 # isort: split
 # after nanocap, which turns ONNX Runtime's telemetry off

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from nanocap import Captioner
-from nanocap.bundle_writer import write_bundle
-from nanocap.image_rule import ImageRule
-from nanocap.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
+from nanocap.bundle.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
+from nanocap.bundle.writer import write_bundle
+from nanocap.image.rule import ImageRule
 
 SPECIAL = ["<pad>", "<end>", "<unk>", "<high>", "<medium>", "<low>", "<any>", "<short>", "<long>"]
 WORDS = "a cat dog on the red blue grass sits runs near two big small house tree".split()

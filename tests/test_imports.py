@@ -25,9 +25,9 @@ FORBIDDEN = {
     "nanocap": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"}
     | {"nanocap.runtime", "onnxruntime"},
-    "nanocap.bench": TRAINING
+    "nanocap.measure.bench": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
-    "nanocap.report": TRAINING
+    "nanocap.measure.report": TRAINING
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.scorer": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.interop": {"nanocap.runtime", "nanocap.distill", "nanocap.convert", "nanocap.cli"},

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.convert.coreml.check import check_package, check_weights
 from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import package_files
@@ -26,7 +27,6 @@ from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_exact, compare
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES
 from nanocap.student import Student

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.executorch.lowering import lower
 from nanocap.convert.executorch.programs import MAX_BEAMS
@@ -18,7 +19,6 @@ from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
 from nanocap.errors import NanocapError
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
 from nanocap.student import Dimensions, Student
 

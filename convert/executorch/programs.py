@@ -1,6 +1,6 @@
 """A student's two methods as exported programs, in each precision: to add one is to add an entry.
 
-Its name also stands in `nanocap.precisions`, for the command line.
+Its name also stands in `nanocap.bundle.precisions`, for the command line.
 """
 
 from __future__ import annotations

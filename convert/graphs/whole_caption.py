@@ -14,10 +14,10 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from nanocap.bundle import TOKENIZER, Bundle
+from nanocap.bundle.manifest import Artifact, Manifest, never_generated
+from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.convert.errors import ConversionError
-from nanocap.manifest import Artifact, Manifest, never_generated
 from nanocap.repeats import WAYS, Repeats
-from nanocap.vocabulary import Vocabulary
 
 MODES: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanocap.card import LIMITS, training_section
+from nanocap.bundle.card import LIMITS, training_section
 from nanocap.convert.checkpoint import Checkpoint
 
 HEAD = """\

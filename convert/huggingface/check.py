@@ -16,7 +16,7 @@ from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.rollout import Probe, batches
-from nanocap.image import load_image
+from nanocap.image.image import load_image
 from nanocap.runtime.decoding import Search, search
 from nanocap.runtime.state import DecoderState
 
@@ -60,7 +60,7 @@ def check_transformers(folder: Path, checkpoint: Checkpoint, probe: Probe) -> No
 
 
 def check_graphs(encoder: bytes, decoder: bytes, checkpoint: Checkpoint, probe: Probe) -> None:
-    """The same of the two ONNX graphs, and that the first resizes as `nanocap.image` does.
+    """The same of the two ONNX graphs, and that the first resizes as `nanocap.image.image` does.
 
     Raises:
         ConversionError: it is not so.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import save
 
+from nanocap.bundle.manifest import DecodingDefaults
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.huggingface.card import folder_card
@@ -19,8 +20,7 @@ from nanocap.convert.huggingface.graphs import decoder_model, encoder_model
 from nanocap.convert.huggingface.layout import REGISTER, description_files
 from nanocap.convert.huggingface.weights import vision_encoder_decoder
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos
-from nanocap.folder_writer import check_target, write_folder
-from nanocap.manifest import DecodingDefaults
+from nanocap.files.folder_writer import check_target, write_folder
 from nanocap.student.student import count_parameters
 
 PROBE_PHOTOS = 16

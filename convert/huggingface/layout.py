@@ -9,9 +9,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from nanocap.bundle.manifest import DecodingDefaults
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
-from nanocap.manifest import DecodingDefaults
 from nanocap.student import Dimensions
 
 REGISTER = "nanocap_register.py"

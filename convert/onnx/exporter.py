@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs.modules import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Sizes
@@ -33,7 +34,6 @@ from nanocap.convert.quantization.precisions import PRECISIONS as KINDS
 from nanocap.convert.quantization.precisions import Maker, Precision
 from nanocap.convert.quantization.sensitivity import Found, search
 from nanocap.convert.rollout import BATCH, batches, rollout
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 

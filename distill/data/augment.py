@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nanocap.image import load_rgb
+from nanocap.image.image import load_rgb
 
 SMALLEST_AREA = 0.6  # of the photo that a crop keeps
 LOG_ASPECT = math.log(4 / 3)  # a crop is stretched by at most this, either way

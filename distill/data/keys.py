@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from nanocap.formats import SUFFIXES
+from nanocap.image.formats import SUFFIXES
 
 
 def photo_key(path: str) -> str:

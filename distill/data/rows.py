@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.decoding.regular_file import read_file
 from nanocap.errors import DataError
+from nanocap.files.regular_file import read_file
 
 IMAGE, CAPTIONS = "image", "captions"  # what recipes call them unless they say otherwise
 KINDS = (

@@ -15,11 +15,11 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from nanocap.decoding.regular_file import read_file
 from nanocap.distill.data.keys import photo_key
 from nanocap.distill.data.rows import CAPTIONS
 from nanocap.errors import DataError
-from nanocap.formats import SUFFIXES, photos_in
+from nanocap.files.regular_file import read_file
+from nanocap.image.formats import SUFFIXES, photos_in
 
 COMMON = ("webp", "jpg", "jpeg", "png")  # fields of photos, most wanted first
 FIELDS = dict.fromkeys((*COMMON, *sorted(suffix[1:] for suffix in SUFFIXES)))

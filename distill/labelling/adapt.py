@@ -38,8 +38,8 @@ from nanocap.distill.labelling.prune import prune
 from nanocap.distill.teachers.student import StudentTeacher, load
 from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
-from nanocap.metrics.facts import extract
-from nanocap.metrics.facts.roles import Role
+from nanocap.measure.metrics.facts import extract
+from nanocap.measure.metrics.facts.roles import Role
 
 STRANGERS = 8  # photos that stand for any other photo
 SEEN = 0.0  # nats that a word must gain by the photo

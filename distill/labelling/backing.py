@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from nanocap.distill.labelling.agree import voices
 from nanocap.distill.labelling.decision import Decision
-from nanocap.metrics.facts import Facts, extract
-from nanocap.metrics.facts.entries import lexicon
+from nanocap.measure.metrics.facts import Facts, extract
+from nanocap.measure.metrics.facts.entries import lexicon
 
 GROUPS = frozenset("couple crowd family band choir audience".split())  # more than one person
 # Who says "a man" does not back "a woman", nor "a crowd"; but he may well have seen a doctor.

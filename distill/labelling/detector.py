@@ -12,7 +12,7 @@ from PIL import Image
 
 from nanocap.distill.labelling.decision import Sight
 from nanocap.errors import DataError, OptionError
-from nanocap.metrics.facts.words import units
+from nanocap.measure.metrics.facts.words import units
 
 SURE = 0.5  # score of the best box from which an object is seen
 SUSPECTED = 0.1  # and below which it is absent

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from nanocap.distill.labelling.backing import GROUPS, Backing
 from nanocap.distill.labelling.pieces import Piece, pieces
 from nanocap.distill.labelling.prune import with_article
-from nanocap.metrics.facts import KINDS, Facts, closure, extract, of_kind
-from nanocap.metrics.facts.entries import lexicon
-from nanocap.metrics.facts.roles import Role
+from nanocap.measure.metrics.facts import KINDS, Facts, closure, extract, of_kind
+from nanocap.measure.metrics.facts.entries import lexicon
+from nanocap.measure.metrics.facts.roles import Role
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nanocap.distill.data.keys import distinct
 from nanocap.distill.data.rows import cell, texts
 from nanocap.distill.data.stores import Sample, Store, open_store
 from nanocap.errors import DataError, ImageError
-from nanocap.formats import open_image
+from nanocap.image.formats import open_image
 
 STORED = {"JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "PNG": "png"}  # suffix by format
 LOSSY = ("HEIF", "AVIF", "JPEG2000")  # formats of photos that a JPEG does justice

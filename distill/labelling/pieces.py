@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanocap.metrics.facts.roles import FUNCTION, Role, roles
-from nanocap.metrics.facts.words import TOKEN, Unit, units
+from nanocap.measure.metrics.facts.roles import FUNCTION, Role, roles
+from nanocap.measure.metrics.facts.words import TOKEN, Unit, units
 
 
 @dataclass(frozen=True)

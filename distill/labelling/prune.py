@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from nanocap.distill.labelling.backing import Backing
 from nanocap.distill.labelling.pieces import Piece, pieces
-from nanocap.metrics.facts import extract
-from nanocap.metrics.facts.entries import lexicon
-from nanocap.metrics.facts.roles import Role
+from nanocap.measure.metrics.facts import extract
+from nanocap.measure.metrics.facts.entries import lexicon
+from nanocap.measure.metrics.facts.roles import Role
 
 FEWEST_WORDS = 3
 FEWEST_FACTS = 3  # "a man sits" is less than any teacher says

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from nanocap.distill.labelling.pieces import Piece, pieces
-from nanocap.metrics.facts.roles import Role
+from nanocap.measure.metrics.facts.roles import Role
 
 _ARTICLES = ("a", "an")
 

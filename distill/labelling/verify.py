@@ -10,8 +10,8 @@ from nanocap.distill.labelling.agree import voices
 from nanocap.distill.labelling.decision import ORIGINAL, TEACHER, Candidate, Decision, Sight
 from nanocap.distill.labelling.lengths import whole_sentences
 from nanocap.distill.labelling.repetition import repeated
-from nanocap.metrics.facts import KINDS, Fact, closure, extract, of_kind
-from nanocap.metrics.facts.entries import lexicon
+from nanocap.measure.metrics.facts import KINDS, Fact, closure, extract, of_kind
+from nanocap.measure.metrics.facts.entries import lexicon
 
 WEIGHTS = {"objects": 5, "attributes": 5, "relations": 2}  # CAPTURE's (Dong et al. 2024)
 FEW = 0.5  # share of the others below which a detector's word against an object decides

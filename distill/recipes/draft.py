@@ -10,7 +10,7 @@ from nanocap.distill.data import tokenizer as pieces
 from nanocap.distill.data.sources import LABELS, read_source, source_in
 from nanocap.distill.recipes.recipe import Source
 from nanocap.errors import DataError, OptionError, one_line
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 MOST_PIECES = 4096  # of a vocabulary
 ASIDE, MOST_ASIDE = 10, 200  # one photo of so many is set aside, at most so many

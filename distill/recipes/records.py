@@ -10,8 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nanocap.decoding.regular_file import read_file
 from nanocap.errors import RecipeError
+from nanocap.files.regular_file import read_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,9 +15,9 @@ from nanocap.distill.scorer.losses import late_interaction
 from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.distill.training.devices import fastest
 from nanocap.errors import NanocapError, OptionError
-from nanocap.image import load_image
-from nanocap.image_rule import ImageRule
-from nanocap.image_source import ImageSource
+from nanocap.image.image import load_image
+from nanocap.image.rule import ImageRule
+from nanocap.image.source import ImageSource
 from nanocap.scorer import Scorer
 from nanocap.scorer.image import Embedded
 

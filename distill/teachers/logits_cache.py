@@ -25,8 +25,8 @@ from nanocap.distill.data.feature_cache import SEED, Maps
 from nanocap.distill.data.tokenizer import PAD, PREFIX
 from nanocap.distill.teachers.white_box import Guides, seen
 from nanocap.distill.training.losses import Reader, by_length, mean_distribution, top_divergence
+from nanocap.files.whole_file import whole_file
 from nanocap.progress import tracked
-from nanocap.whole_file import whole_file
 
 TOP = 16  # pieces kept of each distribution
 CHUNK = 32  # photos that go through the teachers at once

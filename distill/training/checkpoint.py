@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nanocap.errors import DataError
+from nanocap.files.whole_file import whole_file
 from nanocap.student import Student
-from nanocap.whole_file import whole_file
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 

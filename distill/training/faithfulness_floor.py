@@ -9,7 +9,7 @@ import safetensors.torch
 from torch import Tensor
 
 from nanocap.errors import RecipeError
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 
 class Floor:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 
 class Journal:

@@ -17,7 +17,7 @@ from nanocap.distill.training.cider import Cider
 from nanocap.distill.training.decoding import PROMPT
 from nanocap.distill.training.losses import cross_entropy, target_count
 from nanocap.distill.training.rollout import roll_out, to_texts
-from nanocap.metrics.facts import PhotoCounts, fact_counts
+from nanocap.measure.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 
 MONITORED = 200  # photos at most that are captioned when a stage looks at itself

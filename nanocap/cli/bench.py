@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from nanocap.bench.options import FULL, QUICK, Options
-from nanocap.bench.report import as_json, as_text
-from nanocap.bench.run import bench
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.cli.output import say_table, tell
 from nanocap.cli.progress import timed_lines
 from nanocap.cli.threads import Threads
 from nanocap.cores import available_cores
+from nanocap.measure.bench.options import FULL, QUICK, Options
+from nanocap.measure.bench.report import as_json, as_text
+from nanocap.measure.bench.run import bench
 
 EXAMPLES = """\
 \b
@@ -82,7 +82,7 @@ def command(
 ) -> None:
     """Measure BUNDLE (default: the model inside the package) on this machine."""
     if page is not None:
-        from nanocap.report.bench_page import write_bench_page
+        from nanocap.measure.report.bench_page import write_bench_page
     scale = QUICK if quick else FULL
     options = Options(
         bundle=bundle or default_bundle(),

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from nanocap.bundle.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
 from nanocap.cli.output import say
 from nanocap.cli.progress import Lines, timed_lines
 from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
-from nanocap.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
 
 EXAMPLES = """\
 \b
@@ -170,9 +170,9 @@ def command(
             backends = BACKENDS
         precisions = every_precision(backends)
     from nanocap.bundle import Bundle
+    from nanocap.bundle.manifest import DecodingDefaults
     from nanocap.convert.build import build_bundle
     from nanocap.convert.onnx.sessions import use_threads
-    from nanocap.manifest import DecodingDefaults
 
     use_threads(threads)
     progress = Lines()

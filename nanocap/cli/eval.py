@@ -13,12 +13,12 @@ from nanocap.cli.output import say_table, tell
 from nanocap.cli.speakers import Question, is_bundle, listen
 from nanocap.cli.threads import threads_option
 from nanocap.errors import DataError
-from nanocap.metrics.reference import SCORERS
+from nanocap.measure.metrics.reference import SCORERS
 
 if TYPE_CHECKING:
     from nanocap.distill.data.sources import Example
     from nanocap.distill.recipes.recipe import Source
-    from nanocap.metrics.evaluation import Difference, Evaluation, Matcher
+    from nanocap.measure.metrics.evaluation import Difference, Evaluation, Matcher
 
 
 @click.command()
@@ -135,11 +135,11 @@ def command(
     import simplemma  # noqa: F401
 
     from nanocap.distill.data.sources import folder_of
-    from nanocap.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
+    from nanocap.measure.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
 
     if report is not None:
-        from nanocap.report.cards import Photo
-        from nanocap.report.eval_page import write_eval_page
+        from nanocap.measure.report.cards import Photo
+        from nanocap.measure.report.eval_page import write_eval_page
     troubles = _Troubles()
     source, root = _source(data, recipe, name, data_root)
     examples = _examples(source, root, recipe is not None, troubles)
@@ -216,8 +216,7 @@ def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
 
 
 def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluation) -> None:
-    from nanocap import quality
-    from nanocap.bundle import Bundle
+    from nanocap.bundle import Bundle, quality
 
     chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
     figures = evaluation.to_dict()

@@ -9,7 +9,7 @@ import click
 
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 EXAMPLES = """\
 \b

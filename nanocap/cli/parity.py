@@ -69,13 +69,13 @@ def command(
     """Compare every artifact of BUNDLE with its fp32: captions, CIDEr, bytes, time, memory."""
     import pycocoevalcap  # noqa: F401  # now rather than once everything is captioned
 
+    from nanocap.bundle.quality import record_comparison
     from nanocap.convert.parity_report import PROBES, report
     from nanocap.distill.data.sources import read_source, source_of
-    from nanocap.quality import record_comparison
-    from nanocap.report.cards import Photo
+    from nanocap.measure.report.cards import Photo
 
     if page is not None:
-        from nanocap.report.parity_page import write_parity_page
+        from nanocap.measure.report.parity_page import write_parity_page
     unusable: dict[str, str] = {}
     photos = [
         Photo(example.key, example.image, example.captions)

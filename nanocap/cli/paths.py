@@ -33,7 +33,7 @@ def find(path: str, refused: Refused, *, null: bool = False) -> Iterator[str]:
 
 
 def _in_folder(folder: str, refused: Refused) -> Iterator[str]:
-    from nanocap.formats import SUFFIXES, photos_in  # Pillow: not before it is needed
+    from nanocap.image.formats import SUFFIXES, photos_in  # Pillow: not before it is needed
 
     count = 0
 

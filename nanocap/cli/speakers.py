@@ -12,8 +12,8 @@ from nanocap.bundle import default_bundle
 from nanocap.caption import Caption
 from nanocap.cli.progress import Progress
 from nanocap.errors import DataError, ImageError
-from nanocap.image import load_rgb
-from nanocap.report.cards import Side
+from nanocap.image.image import load_rgb
+from nanocap.measure.report.cards import Side
 from nanocap.runtime.captioner import Captioner
 
 if TYPE_CHECKING:

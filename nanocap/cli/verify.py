@@ -8,9 +8,9 @@ import json
 import click
 
 from nanocap.bundle import Bundle, default_bundle
+from nanocap.bundle.quality import check
 from nanocap.cli.output import say
 from nanocap.errors import BundleError, NanocapError
-from nanocap.quality import check
 from nanocap.runtime.captioner import Captioner
 
 EXAMPLES = """\

@@ -9,9 +9,9 @@ import numpy as np
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from nanocap.image import load_image
-from nanocap.image_rule import ImageRule
-from nanocap.image_source import ImageSource
+from nanocap.image.image import load_image
+from nanocap.image.rule import ImageRule
+from nanocap.image.source import ImageSource
 
 
 class NanocapImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transformers is not followed
@@ -37,7 +37,7 @@ class NanocapImageProcessor(BaseImageProcessor):  # type: ignore[misc]  # transf
         """`pixel_values` float32 [images, 3, size, size] on the scale 0 to 255.
 
         Args:
-            images: one image or a list of them, each anything that `nanocap.image` reads.
+            images: one image or a list of them, each anything that `nanocap.image.image` reads.
             return_tensors: `pt` or `np`; default: a numpy array.
             kwargs: refused by none of the callers, and of no effect: the rule is the student's.
         Raises:

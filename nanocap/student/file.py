@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nanocap.errors import NanocapError
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.errors import EngineError, OptionError
-from nanocap.manifest import Artifact
 from nanocap.runtime.providers import Providers
 
 Floats: TypeAlias = npt.NDArray[np.float32]

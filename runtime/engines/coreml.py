@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.errors import EngineError, MissingExtraError, one_line
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Floats, Ints
 
 ROLES = ("encoder", "decoder")

@@ -18,8 +18,8 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.errors import EngineError, EngineWarning, MissingExtraError, one_line
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Floats, Ints
 
 ROLE = "model"  # of the artifact's one file

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, one_line
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import Floats, Ints
 from nanocap.runtime.providers import Providers
 

@@ -36,7 +36,7 @@ from nanocap.distill.recipes.chain import Chain
 from nanocap.distill.recipes.recipe import Recipe, load_recipe
 from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.trainer import train
-from nanocap.whole_file import whole_file
+from nanocap.files.whole_file import whole_file
 
 VARIANTS = ("raw", "shortened", "adapted")
 SHOWN = (

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nanocap.bundle import Bundle
-from nanocap.manifest import Artifact
+from nanocap.bundle.manifest import Artifact
 from nanocap.runtime.engines import Engine, load_engine
 
 ROUNDS = 60

@@ -18,7 +18,7 @@ from unittest import mock
 from nanocap import Captioner
 from nanocap.bundle import Bundle
 from nanocap.distill.data.sources import Example, read_source, source_of
-from nanocap.metrics.reference import Missing, reference_measures
+from nanocap.measure.metrics.reference import Missing, reference_measures
 
 TESTS = Path(__file__).parents[1]
 SCORERS = ("cider", "bleu")

@@ -30,12 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.precisions import BACKENDS
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.parity import LOGITS_TOLERANCE, EagerEngine, Parity, compare
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos
-from nanocap.manifest import DecodingDefaults
-from nanocap.precisions import BACKENDS
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.runtime.engines.coreml import CoreMLEngine, Model, write_packages
 from nanocap.student import Student

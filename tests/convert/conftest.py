@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.exporters import Exported, Job, load_exporter
@@ -21,8 +23,6 @@ from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.convert.rollout import Probe
-from nanocap.manifest import DecodingDefaults
-from nanocap.precisions import PRECISIONS
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Dimensions, Student
 

@@ -12,9 +12,9 @@ import pytest
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
+from nanocap.bundle.precisions import BACKENDS, every_precision
 from nanocap.convert.build import build_bundle
 from nanocap.convert.parity import EagerEngine
-from nanocap.precisions import BACKENDS, every_precision
 
 from ..benchmarks.fp32_parity import is_exact, measure, table
 from .coreml.interpreter import Interpreter

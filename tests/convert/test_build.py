@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
-from nanocap.card import model_card
+from nanocap.bundle.card import model_card
+from nanocap.bundle.precisions import BACKENDS, PRECISIONS, every_precision, plan
 from nanocap.cli import group
 from nanocap.cli.convert import command as convert
 from nanocap.convert.build import build_bundle, golden_caption
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import backends, load_exporter
 from nanocap.errors import NanocapError, OptionError
-from nanocap.image import load_image
-from nanocap.precisions import BACKENDS, PRECISIONS, every_precision, plan
+from nanocap.image.image import load_image
 from nanocap.student import Dimensions, Student
 
 

@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from nanocap.bundle import Bundle
-from nanocap.bundle_writer import write_bundle
-from nanocap.card import CARD
+from nanocap.bundle.card import CARD
+from nanocap.bundle.quality import check, record_comparison
+from nanocap.bundle.writer import write_bundle
 from nanocap.cli.parity import command
 from nanocap.convert.exporters import Job, load_exporter
 from nanocap.convert.parity_report import Report, report
 from nanocap.errors import BundleError, OptionError
-from nanocap.quality import check, record_comparison
-from nanocap.report.cards import Photo
+from nanocap.measure.report.cards import Photo
 from nanocap.runtime.captioner import Captioner
 
 PHOTOS, PROBES = 6, 4

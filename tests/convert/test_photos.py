@@ -12,7 +12,7 @@ from PIL import Image
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.photos import find_photos, load_photos, spread
-from nanocap.image_rule import ImageRule
+from nanocap.image.rule import ImageRule
 
 RULE = ImageRule(size=16)
 

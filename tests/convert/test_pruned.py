@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from nanocap import Captioner
-from nanocap.bench.counts import count
-from nanocap.bench.stages import step_feeds
 from nanocap.bundle import Bundle
+from nanocap.bundle.manifest import DecodingDefaults
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
@@ -27,7 +26,8 @@ from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.convert.rollout import rollout
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
-from nanocap.manifest import DecodingDefaults
+from nanocap.measure.bench.counts import count
+from nanocap.measure.bench.stages import step_feeds
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import CoreMLEngine, write_packages
 from nanocap.student import Dimensions, Student

@@ -33,7 +33,7 @@ from nanocap.distill.labelling.verify import verify
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.errors import DataError, OptionError
-from nanocap.metrics.facts import extract
+from nanocap.measure.metrics.facts import extract
 from nanocap.scorer import Scorer, ScorerDimensions
 
 

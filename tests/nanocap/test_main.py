@@ -82,7 +82,7 @@ def test_a_photo_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_bundled_model_that_is_damaged() -> None:
     code = (
-        "import sys, nanocap.bundle; nanocap.bundle.DEFAULT_NAME = 'gone';"
+        "import sys, nanocap.bundle.bundle; nanocap.bundle.bundle.DEFAULT_NAME = 'gone';"
         f"sys.argv = ['nanocap', 'caption', {PHOTO!r}]; from nanocap.__main__ import main; main()"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -20,11 +20,11 @@ from PIL import Image
 
 from nanocap import Caption, Captioner, NanocapError
 from nanocap.bundle import Bundle
-from nanocap.bundle_writer import write_bundle
+from nanocap.bundle.manifest import Manifest
+from nanocap.bundle.writer import write_bundle
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, EngineWarning, ImageError, OptionError
-from nanocap.image import load_image
-from nanocap.manifest import Manifest
+from nanocap.image.image import load_image
 from nanocap.runtime.decoding import search
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.state import DecoderState

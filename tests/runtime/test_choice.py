@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
-from nanocap.bundle_writer import write_bundle
+from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.writer import write_bundle
 from nanocap.cli import group
 from nanocap.errors import EngineError, EngineWarning, OptionError
-from nanocap.manifest import Artifact
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.providers import CPU, PROVIDERS, Providers

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from nanocap.bundle.manifest import Artifact
 from nanocap.errors import MissingExtraError
-from nanocap.manifest import Artifact
 from nanocap.runtime.engines import load_engine
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
+from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.coreml.check import check_package, check_weights
@@ -33,8 +35,6 @@ from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.parity import EagerEngine, Parity, check_exact, compare
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos
 from nanocap.errors import EngineError, MissingExtraError
-from nanocap.manifest import DecodingDefaults
-from nanocap.precisions import PRECISIONS
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES, CoreMLEngine, write_packages
 from nanocap.student import Dimensions

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop
+from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.vocabulary import present
 from nanocap.cli import group
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
@@ -27,9 +29,7 @@ from nanocap.convert.huggingface.check import check_graphs, check_transformers
 from nanocap.convert.huggingface.folder import build_folder
 from nanocap.convert.onnx.sessions import open_session
 from nanocap.errors import ImageError, OptionError
-from nanocap.image import load_image
-from nanocap.manifest import DecodingDefaults
-from nanocap.vocabulary import present
+from nanocap.image.image import load_image
 
 # Renamed in transformers 5
 AutoModel = getattr(transformers, "AutoModelForVision2Seq", None)
@@ -90,7 +90,7 @@ def test_the_image_processor_gives_the_pixels_of_the_runtime(folder: Path, tmp_p
 
 
 def checkpoint_rule(folder: Path) -> Any:
-    from nanocap.image_rule import ImageRule
+    from nanocap.image.rule import ImageRule
 
     size = json.loads((folder / "config.json").read_text())["encoder"]["dimensions"]["image_size"]
     return ImageRule(size=size)

@@ -19,7 +19,7 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop  # noqa: F401  # registers the student
-from nanocap.vocabulary import present
+from nanocap.bundle.vocabulary import present
 
 # Renamed in transformers 5
 AutoModel = getattr(transformers, "AutoModelForVision2Seq", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanocap.vocabulary import present
+from nanocap.bundle.vocabulary import present
 
 pytestmark = pytest.mark.node
 SCRIPT = Path(__file__).with_name("node") / "caption.mjs"

@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop  # noqa: F401  # registers
-from nanocap.vocabulary import present
+from nanocap.bundle.vocabulary import present
 
 pytestmark = pytest.mark.optimum
 

@@ -18,8 +18,8 @@ from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps, Photos, may_flip, normalize
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.image import load_image
-from nanocap.image_rule import ImageRule
+from nanocap.image.image import load_image
+from nanocap.image.rule import ImageRule
 from nanocap.student import Student
 
 

@@ -21,7 +21,7 @@ from nanocap.distill.data.keys import photo_key
 from nanocap.distill.data.sources import read_source, source_of
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
 from nanocap.errors import DataError
-from nanocap.formats import FORMATS
+from nanocap.image.formats import FORMATS
 
 NO_IMAGE = f"not an image, despite its name; nanocap reads {', '.join(FORMATS)}"
 

@@ -1,0 +1,117 @@
+"""What was measured of an artifact, written into its bundle's manifest and model card.
+
+Figures belong to bytes: each record holds the digest of the files that were measured, and a bundle
+whose files are others does not pass `nanocap verify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nanocap.bundle.bundle import TOKENIZER, Bundle
+from nanocap.bundle.card import CARD, COMPARISON, QUALITY, model_card
+from nanocap.bundle.manifest import Artifact, Manifest
+from nanocap.bundle.writer import write_bundle
+from nanocap.errors import BundleError, OptionError
+
+DIGEST = "sha256"
+
+
+def digest(manifest: Manifest, artifact: Artifact) -> str:
+    """SHA-256 over what the artifact says with: the hashes of its files and of the tokenizer."""
+    paths = sorted({*artifact.files.values(), TOKENIZER})
+    lines = [f"{manifest.files[path].sha256} {path}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, Any]) -> None:
+    """Write the figures of one set of photos into the bundle and its card.
+
+    Args:
+        folder: the bundle's; replaced as a whole.
+        artifact_name: what was measured.
+        name: of the set of photos.
+        figures: JSON-ready; see `Evaluation.to_dict`.
+    Raises:
+        OptionError: the bundle is no folder, or has no such artifact.
+        BundleError: it is damaged.
+    """
+    _rewrite(
+        folder,
+        {artifact_name: figures},
+        lambda measured, values: {**measured, QUALITY: {**measured.get(QUALITY, {}), name: values}},
+    )
+
+
+def record_comparison(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the parity report into the bundle and its card, instead of an earlier one.
+
+    Args:
+        folder: the bundle's; replaced as a whole.
+        figures: JSON-ready, by the names of artifacts.
+    Raises:
+        OptionError: the bundle is no folder, or has no such artifact.
+        BundleError: it is damaged.
+    """
+    _rewrite(folder, figures, lambda measured, values: {**measured, COMPARISON: values})
+
+
+def _rewrite(
+    folder: Path,
+    figures: Mapping[str, Mapping[str, Any]],
+    put: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
+    """Put each artifact's figures, with the digest of its files, among what was measured of it."""
+    if not folder.is_dir():
+        raise OptionError(f"{folder}: figures are recorded in a bundle's folder, not in a .zip")
+    bundle = Bundle(folder)
+    manifest = bundle.manifest
+    for name in figures:
+        if name not in {artifact.name for artifact in manifest.artifacts}:
+            raise OptionError(f"{folder}: has no artifact {name}")
+
+    def changed(artifact: Artifact) -> Artifact:
+        if artifact.name not in figures:
+            return artifact
+        values = {**figures[artifact.name], DIGEST: digest(manifest, artifact)}
+        return replace(artifact, measured=put(artifact.measured, values))
+
+    artifacts = tuple(map(changed, manifest.artifacts))
+    files = {path: bundle.read(path) for path in manifest.files if path != CARD}
+    manifest = replace(manifest, artifacts=artifacts)
+    files[CARD] = model_card(manifest, sum(map(len, files.values()))).encode()
+    write_bundle(folder, manifest, files, overwrite=True)
+
+
+def check(bundle: Bundle) -> None:
+    """Refuse figures of other files.
+
+    Raises:
+        BundleError: the manifest holds some.
+    """
+    manifest = bundle.manifest
+    for artifact, name, values in records(manifest):
+        if values.get(DIGEST) != digest(manifest, artifact):
+            raise BundleError(
+                f"{bundle.where}: the figures on {name!r} are of other files than those of"
+                f" {artifact.name}; measure again (nanocap eval --record)"
+            )
+    for artifact in manifest.artifacts:
+        found = artifact.measured.get(COMPARISON, {DIGEST: digest(manifest, artifact)})
+        if not isinstance(found, Mapping) or found.get(DIGEST) != digest(manifest, artifact):
+            raise BundleError(
+                f"{bundle.where}: the parity report is of other files than those of"
+                f" {artifact.name}; measure again (nanocap parity --record)"
+            )
+
+
+def records(manifest: Manifest) -> Iterator[tuple[Artifact, str, Mapping[str, Any]]]:
+    """Artifact, name of the set, and the record, of every record in the manifest."""
+    for artifact in manifest.artifacts:
+        found = artifact.measured.get(QUALITY, {})
+        for name, values in found.items() if isinstance(found, Mapping) else ():
+            yield artifact, name, values if isinstance(values, Mapping) else {}

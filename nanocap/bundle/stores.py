@@ -1,0 +1,138 @@
+"""Where a bundle's files are: a folder, or one `.zip`, read in memory, with every size capped."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from nanocap.bundle.manifest import MAX_FILES
+from nanocap.errors import BundleError
+
+
+class Store(Protocol):
+    """Where a bundle's files are."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The bytes of one file, `limit` at most. Raises BundleError if absent, longer, unsafe."""
+
+    def paths(self) -> Iterator[str]:
+        """Every file, relative, with `/`."""
+
+
+class FolderStore:
+    """A bundle that is a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str, limit: int) -> bytes:
+        full = str(self.root)
+        mode = 0
+        try:
+            for part in path.split("/"):
+                full = os.path.join(full, part)
+                mode = os.lstat(full).st_mode
+                if stat.S_ISLNK(mode):
+                    raise BundleError(
+                        f"bundle {self.root}: {path} goes through a symbolic link;"
+                        " put the file itself there"
+                    )
+            if not stat.S_ISREG(mode):  # a pipe would block, a device never end
+                raise BundleError(f"bundle {self.root}: {path} is not a regular file; get it again")
+            with open(full, "rb") as file:
+                data = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BundleError(
+                f"bundle {self.root}: {path} is missing; get or build the bundle again"
+            ) from None
+        except OSError as error:
+            raise BundleError(
+                f"bundle {self.root}: {path} cannot be read ({error.strerror}); check its rights"
+            ) from None
+        if len(data) > limit:
+            raise BundleError(
+                f"bundle {self.root}: {path} is larger than the manifest states; get it again"
+            )
+        return data
+
+    def paths(self) -> Iterator[str]:
+        for folder, _, names in sorted(os.walk(self.root)):
+            for name in sorted(names):
+                yield Path(folder, name).relative_to(self.root).as_posix()
+
+
+class ZipStore:
+    """A bundle that is a zip, its files at the top or inside one folder."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        if not source.is_file():  # a pipe would block, a device never end
+            raise BundleError(f"bundle {source}: neither a folder nor a file; check the path")
+        import zipfile  # slow to import and seldom needed
+
+        try:
+            self._zip = zipfile.ZipFile(source)
+        except _broken(OSError):
+            raise BundleError(
+                f"bundle {source}: neither a folder nor a zip that can be read; get it again"
+            ) from None
+        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        names = {info.filename: info for info in infos}
+        if len(names) != len(infos) or len(infos) > MAX_FILES:
+            raise BundleError(
+                f"bundle {source}: a name appears twice, or there are too many; get it again"
+            )
+        tops = {name.split("/")[0] for name in names}
+        prefix = "" if "manifest.json" in names or len(tops) != 1 else f"{tops.pop()}/"
+        self._infos = {name.removeprefix(prefix): info for name, info in names.items()}
+
+    def read(self, path: str, limit: int) -> bytes:
+        info = self._infos.get(path)
+        if info is None:
+            raise BundleError(
+                f"bundle {self.source}: {path} is missing; get or build the bundle again"
+            )
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BundleError(f"bundle {self.source}: {path} is a symbolic link; get it again")
+        try:
+            with self._zip.open(info) as file:
+                # Reading one byte past the limit, never more, is what stops a zip bomb.
+                data = file.read(limit + 1)
+        except _broken():
+            raise BundleError(f"bundle {self.source}: {path} is damaged; get it again") from None
+        if len(data) > limit:
+            raise BundleError(
+                f"bundle {self.source}: {path} is larger than the manifest states; get it again"
+            )
+        return data
+
+    def paths(self) -> Iterator[str]:
+        yield from sorted(self._infos)
+
+
+def open_store(source: Path) -> Store:
+    """The store of a bundle. Raises BundleError if there is none."""
+    if source.is_dir():
+        return FolderStore(source)
+    if not source.exists():
+        raise BundleError(f"bundle {source}: there is no such folder or .zip; check the path")
+    return ZipStore(source)
+
+
+def _broken(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reading a damaged zip raises, and `more`."""
+    import zipfile
+    import zlib
+
+    return (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        *more,
+    )

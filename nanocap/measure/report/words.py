@@ -1,0 +1,82 @@
+"""A caption as words, each with the map of where the decoder looked."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from nanocap.bundle.vocabulary import SENTENCE_ENDS, WORD_MARK
+from nanocap.caption import Caption
+from nanocap.measure.report.probes import Floats
+
+# The shade over what was not looked at, and the tint over what was: red, green, blue, opacity.
+AWAY, THERE = (12.0, 16.0, 34.0, 175.0), (255.0, 176.0, 0.0, 60.0)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a caption, as it is shown.
+
+    Attributes:
+        overlay: a picture to stretch over the photo, as a data URI; empty where there is no map.
+    """
+
+    text: str
+    overlay: str = ""
+
+
+def words_of(caption: Caption, maps: Floats | None) -> tuple[Word, ...]:
+    """The words of `caption`.
+
+    Args:
+        maps: [pieces, side, side], one for each of its tokens; a word of several pieces gets their
+            mean. None where nothing is known.
+    """
+    if maps is None or not caption.tokens:
+        return tuple(Word(text) for text in caption.text.split())
+    pieces = [token.piece for token in caption.tokens]
+    groups = [group for group in _groups(pieces) if _text(pieces, group)]
+    texts = [_text(pieces, group) for group in groups]
+    texts[0] = texts[0][0].upper() + texts[0][1:]
+    if not texts[-1].endswith(SENTENCE_ENDS):
+        texts[-1] += "."
+    return tuple(
+        Word(text, overlay(maps[group].mean(axis=0)))
+        for text, group in zip(texts, groups, strict=True)
+    )
+
+
+def overlay(weights: Floats) -> str:
+    """A PNG as a data URI from weights [side, side]: clear over the most weight, dark over none.
+
+    Weights are scaled by the largest: a map tells where, not how much.
+    """
+    share = (weights / max(float(weights.max()), 1e-12))[..., None]
+    pixels = np.rint((1 - share) * np.array(AWAY) + share * np.array(THERE)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(file, "PNG", optimize=True)
+    return data_uri(file.getvalue(), "image/png")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """`data` as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _groups(pieces: Sequence[str]) -> list[list[int]]:
+    """Places of the pieces of each word."""
+    groups: list[list[int]] = []
+    for place, piece in enumerate(pieces):
+        if piece.startswith(WORD_MARK) or not groups:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
+
+
+def _text(pieces: Sequence[str], group: Sequence[int]) -> str:
+    return "".join(pieces[place] for place in group).replace(WORD_MARK, " ").strip()
