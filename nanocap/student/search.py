@@ -1,0 +1,269 @@
+"""The search for captions, as arithmetic on a state of named tensors: one module for every backend.
+
+A hypothesis is scored by its log probability divided by `length ** length_penalty`, its length
+counted in pieces and the end (Wu et al. 2016, arXiv 1609.08144, without the constant 5). At every
+step each photo takes the 2K best continuations of its K beams: those among the first K that end
+become candidates for the answer, the K best that do not end go on. A photo is done once K
+hypotheses ended and none of its beams, were it to end now at no cost, would beat the worst of them.
+
+Shapes: B photos, K beams, V ids, T pieces of the longest caption, the end included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanocap.repeats import WAYS, Repeats
+
+NEVER = -1e30  # a log probability that no sum of real ones comes near
+PROMPT = 2  # positions of the control tokens: quality, then length
+WINDOW = max(2 * length - 1 + between for length, between in WAYS)  # pieces that a repeat may span
+
+Choice: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""Takes scores [B, N] and a count; gives the values and the places of those that are taken, best
+first: [B, count] each."""
+
+
+class State(NamedTuple):
+    """Where a search stands; all that it needs besides the decoder's caches.
+
+    Attributes:
+        control: int64 [1], the control token that is fed second: it asks for a length.
+        penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log probability.
+        bias: float [1 or B, 1 or K, V], added to the log probabilities where continuations are
+            compared, and not to those that are reported: words to avoid or to favour, or the noise
+            of a sampler.
+        position: int64 [1], of the tokens that are fed next.
+        tokens: int64 [B, K], fed next.
+        totals: float [B, K], the log probability of each beam, its biases included.
+        ids: int64 [B, K, T], the pieces of each beam so far; `pad` behind them.
+        log_probabilities: float [B, K, T], of each of them.
+        answer_scores: float [B, K], of the hypotheses that ended, best first; `NEVER` for none.
+        answer_ids, answer_log_probabilities: theirs, the end included. Where the length ran out
+            before any ended, the beams themselves, without an end.
+        going: bool [B], whether the search of a photo goes on.
+    """
+
+    control: Tensor
+    penalty: Tensor
+    bias: Tensor
+    position: Tensor
+    tokens: Tensor
+    totals: Tensor
+    ids: Tensor
+    log_probabilities: Tensor
+    answer_scores: Tensor
+    answer_ids: Tensor
+    answer_log_probabilities: Tensor
+    going: Tensor
+
+
+CONSTANT = ("control", "penalty", "bias")  # of a state: no step changes them
+
+
+def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best. Where several are equal, a backend may take any; ONNX takes the first."""
+    values, places = scores.topk(count, 1)
+    return values, places
+
+
+class Search(nn.Module):
+    """Begins a search, and advances it by the decoder's logits.
+
+    Args:
+        vocabulary: V.
+        longest: T.
+        end: id that ends a caption; never the first piece.
+        pad: id that stands where there is no piece.
+        never: ids that are never taken.
+        repeats: which ids would say a word twice in a row, and are not taken; None lets them.
+        choice: how continuations are taken; `likeliest`, or a sampler for one beam.
+    """
+
+    masks: Tensor
+
+    def __init__(
+        self,
+        vocabulary: int,
+        longest: int,
+        end: int,
+        pad: int,
+        never: Collection[int],
+        repeats: Repeats | None = None,
+        choice: Choice = likeliest,
+    ) -> None:
+        super().__init__()
+        self.vocabulary, self.longest, self.end, self.pad = vocabulary, longest, end, pad
+        self.choice = choice
+        masks = torch.zeros(2, vocabulary)  # for the first piece, and for the others
+        masks[:, sorted(never)] = NEVER
+        masks[0, end] = NEVER  # an empty caption is no answer
+        self.register_buffer("masks", masks, persistent=False)
+        self.rule = None if repeats is None else _RepeatRule(repeats)
+
+    def begin(
+        self, images: int, beams: int, quality: Tensor, length: Tensor, length_penalty: Tensor
+    ) -> State:
+        """The state before the first step.
+
+        Args:
+            images, beams: B and K.
+            quality, length: int64 [1], ids of the control tokens.
+            length_penalty: float [1].
+        """
+        device = length.device
+        shape = (images, beams, self.longest)
+        first = torch.arange(beams, device=device) == 0
+        pads = torch.full(shape, self.pad, device=device)
+        nothing = torch.zeros(shape, device=device)
+        return State(
+            control=length.clone(),
+            penalty=length_penalty.clone(),
+            bias=torch.zeros(1, 1, self.vocabulary, device=device),
+            position=torch.zeros_like(length),
+            tokens=quality.expand(images, beams).clone(),
+            # all beams are equal at first: one is enough
+            totals=torch.where(first, 0.0, NEVER).expand(images, beams).clone(),
+            ids=pads,
+            log_probabilities=nothing,
+            answer_scores=torch.full((images, beams), NEVER, device=device),
+            answer_ids=pads.clone(),
+            answer_log_probabilities=nothing.clone(),
+            going=torch.ones(images, dtype=torch.bool, device=device),
+        )
+
+    def advance(self, state: State, logits_BKV: Tensor) -> tuple[State, Tensor]:
+        """One step further.
+
+        Args:
+            logits_BKV: of the decoder, fed `state.tokens` at `state.position`.
+        Returns:
+            the new state, and which row (photo * K + beam) each of its beams continues, int64
+            [B * K]: its caches are to be taken from there.
+        """
+        images, beams, vocabulary = logits_BKV.shape
+        position = state.position
+        mask = self.masks.index_select(0, (position >= PROMPT).long())
+        said = torch.log_softmax(logits_BKV.float() + mask, 2)
+        scores = said + state.bias + state.totals.unsqueeze(2)
+        if self.rule is not None:
+            scores = self.rule(scores, self._past(state))
+        sums, places = self.choice(scores.reshape(images, -1), 2 * beams)  # [B, 2K], best first
+        steps = said.reshape(images, -1).gather(1, places)
+        tokens = places % vocabulary
+        parents = ((places - tokens).float() / vocabulary).long()  # exact: few nodes in ONNX
+        # in the prompt no place is written
+        here = torch.arange(self.longest, device=places.device) == position - 1
+        ids = torch.where(here, tokens.unsqueeze(2), _rows(state.ids, parents))  # [B, 2K, T]
+        logs = torch.where(here, steps.unsqueeze(2), _rows(state.log_probabilities, parents))
+
+        stops = tokens == self.end
+        places_left = torch.arange(2 * beams, 0, -1, device=places.device)
+        kept = torch.where(stops, 0, places_left).topk(beams, 1).indices  # the first that go on
+        totals = sums.gather(1, kept)
+
+        # the length counts the pieces and the end; of the prompt nothing is scored
+        share = position.clamp(min=1).float() ** -state.penalty
+        real = sums[:, :beams] > NEVER / 2
+        ended = torch.logical_and(torch.logical_and(stops[:, :beams], real), state.going[:, None])
+        ended_scores = torch.where(ended, sums[:, :beams] * share, NEVER)
+        live_scores = torch.where(totals > NEVER / 2, totals * share, NEVER)
+        last = position >= self.longest
+        best = torch.maximum(ended_scores, state.answer_scores).amax(1, keepdim=True)
+        cut = torch.logical_and(torch.logical_and(last, best <= NEVER), state.going[:, None])
+        cut_scores = torch.where(cut, live_scores, NEVER)
+        ids_kept, logs_kept = _rows(ids, kept), _rows(logs, kept)
+
+        # behind all that is at least as good
+        offered = torch.cat([state.answer_scores, ended_scores, cut_scores], 1)
+        answer_scores, held = offered.topk(beams, 1)
+        offered_ids = torch.cat([state.answer_ids, ids[:, :beams], ids_kept], 1)
+        offered_logs = torch.cat([state.answer_log_probabilities, logs[:, :beams], logs_kept], 1)
+
+        prompt = position < PROMPT - 1
+        hopeful = torch.logical_and(live_scores[:, 0] > answer_scores[:, -1], state.going)
+        first = torch.arange(images, device=places.device).unsqueeze(1) * beams
+        return (
+            state._replace(
+                position=position + 1,
+                tokens=torch.where(prompt, state.control, tokens.gather(1, kept)),
+                totals=torch.where(prompt, state.totals, totals),
+                ids=ids_kept,
+                log_probabilities=logs_kept,
+                answer_scores=answer_scores,
+                answer_ids=_rows(offered_ids, held),
+                answer_log_probabilities=_rows(offered_logs, held),
+                going=torch.logical_and(hopeful, torch.logical_not(last)),
+            ),
+            (first + parents.gather(1, kept)).flatten(),
+        )
+
+    def _past(self, state: State) -> Tensor:
+        """The last `WINDOW` pieces of each beam, `pad` where there are none. [B, K, WINDOW]"""
+        behind = F.pad(state.ids, (WINDOW, 0), value=self.pad)
+        window = torch.arange(WINDOW, device=behind.device)
+        return behind.index_select(2, (state.position - 1).clamp(min=0) + window)
+
+
+class _RepeatRule(nn.Module):
+    """`Repeats` as arithmetic: of each way to repeat a phrase, whether one more piece would."""
+
+    left: Tensor
+    right: Tensor
+    first: Tensor
+    again: Tensor
+    between: Tensor
+    alone: Tensor
+    starts: Tensor
+    joins: Tensor
+
+    def __init__(self, repeats: Repeats) -> None:
+        super().__init__()
+        length, between = np.array(WAYS).T
+        first = WINDOW + 1 - 2 * length - between  # where in the window the phrase begins
+        last = first + length - 1
+        left, right = np.zeros((2, len(WAYS), max(length) - 1), np.int64)  # place 0 equals place 0
+        for way, count in enumerate(length - 1):
+            left[way, :count] = np.arange(first[way], last[way])
+            right[way, :count] = np.arange(WINDOW - count, WINDOW)
+        joins = np.isin(np.arange(len(repeats.starts)), list(repeats.joins))
+        for name, values in {
+            "left": left.ravel(),
+            "right": right.ravel(),
+            "first": first,
+            "again": last,
+            "between": np.minimum(last + 1, WINDOW - 1),
+            "alone": between == 0,
+            "starts": np.array(repeats.starts),
+            "joins": joins,
+        }.items():
+            self.register_buffer(name, torch.from_numpy(np.asarray(values)), persistent=False)
+
+    def forward(self, scores_BKV: Tensor, past_BKW: Tensor) -> Tensor:
+        """The scores, with the pieces that would repeat what stands behind them out of reach."""
+        images, beams, _ = past_BKW.shape
+        left, right = past_BKW.index_select(2, self.left), past_BKW.index_select(2, self.right)
+        same = (left == right).reshape(images, beams, len(WAYS), -1).all(3)
+        starts = _entries(self.starts, past_BKW.index_select(2, self.first))
+        joins = _entries(self.joins, past_BKW.index_select(2, self.between))
+        again = torch.logical_and(
+            torch.logical_and(same, starts), torch.logical_or(joins, self.alone)
+        )
+        pieces = past_BKW.index_select(2, self.again)
+        return scores_BKV.scatter_add(2, pieces, again.float() * NEVER)
+
+
+def _rows(rows_BNT: Tensor, index_BM: Tensor) -> Tensor:
+    """Of each photo the rows at these places. [B, M, T]"""
+    return rows_BNT.gather(1, index_BM.unsqueeze(2).expand(-1, -1, rows_BNT.shape[2]))
+
+
+def _entries(table_V: Tensor, index: Tensor) -> Tensor:
+    """The table's entries, in the shape of the index."""
+    return table_V.index_select(0, index.flatten()).reshape(index.shape)
