@@ -17,7 +17,6 @@ import numpy.typing as npt
 from nanocap.bounds import (
     BATCH,
     MAX_BATCH,
-    MAX_BEAMS,
     MAX_LENGTH_PENALTY,
     MAX_PIXELS,
     number,
@@ -25,16 +24,16 @@ from nanocap.bounds import (
     whole,
 )
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.bundle.manifest import Artifact, Manifest, never_generated
-from nanocap.bundle.vocabulary import Vocabulary, present
+from nanocap.bundle.manifest import Artifact, Manifest
+from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.caption import Caption, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
-from nanocap.runtime.decoding import Hypothesis, Search, greedy, search_all
 from nanocap.runtime.loaded import Loaded, one_a_core
 from nanocap.runtime.providers import Providers
+from nanocap.runtime.search import Hypothesis, Options
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline
@@ -121,7 +120,7 @@ class Captioner:
     @property
     def vocabulary(self) -> Vocabulary:
         """Its pieces."""
-        return self._model.vocabulary
+        return self.manifest.vocabulary
 
     def _fast_enough(self, models: Iterable[Loaded], deadline_ms: float) -> Loaded:
         """The first that captions in time, else the last, with a warning."""
@@ -236,9 +235,7 @@ class Captioner:
         if batch_size is None:
             batch_size = BATCH if isinstance(sources, Sized) else 1
         batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
-        options = self._options(beams, length_penalty, n_best)
-        prefix = self._prefix(length)
-
+        options = self._options(beams, length, length_penalty, n_best)
         pending: list[ImageError | None] = []  # None stands for an image in `batch`
         batch: list[Pixels] = []
         for source in sources:
@@ -248,28 +245,27 @@ class Captioner:
             except ImageError as error:
                 pending.append(error)
             if len(batch) == batch_size or len(pending) >= 4 * batch_size:
-                yield from self._flush(pending, batch, prefix, options)
+                yield from self._flush(pending, batch, options)
                 pending, batch = [], []
-        yield from self._flush(pending, batch, prefix, options)
+        yield from self._flush(pending, batch, options)
 
     def stream(self, source: ImageSource, *, length: str | None = None) -> Iterator[str]:
         """The caption of one image in pieces, as they are found; joined, they are the sentence.
 
         Searches with one beam: with more, words already shown could still change.
         """
-        options = self._options(1, None)
-        prefix = self._prefix(length)
+        options = self._options(beams=1, length=length)
         pixels = load_image(source, self.manifest.image, max_pixels=self.max_pixels)
-        state = self._model.state(pixels[None], prefix)
-        shown, ids = "", []
-        for token, _ in greedy(state, options):
-            if token != options.end:
-                ids.append(token)
-            text = present(self.vocabulary.text(ids)).removesuffix(".")
-            if len(text) > len(shown):
-                yield text[len(shown) :]
-                shown = text
-        rest = present(self.vocabulary.text(ids))[len(shown) :]
+        shown = text = ""
+        searcher = self._model.searcher
+        for state in searcher.steps(pixels[None], options):
+            text = self.vocabulary.text(searcher.partial(state))
+            # the full stop comes last, and what ends a sentence is not followed by one
+            said = self.manifest.presentation.open(text)
+            if len(said) > len(shown):
+                yield said[len(shown) :]
+                shown = said
+        rest = self.manifest.presentation.sentence(text)[len(shown) :]
         if rest:
             yield rest
 
@@ -277,19 +273,18 @@ class Captioner:
         self,
         pending: list[ImageError | None],
         batch: list[Pixels],
-        prefix: tuple[int, ...],
-        options: Search,
+        options: Options,
     ) -> Iterator[Caption | ImageError]:
         few = max(1, MOST_ROWS // options.beams)
         parts = (np.stack(batch[i : i + few]) for i in range(0, len(batch), few))
-        captions = (one for part in parts for one in self._caption(part, prefix, options))
+        captions = (one for part in parts for one in self._caption(part, options))
         for error in pending:
             yield error or next(captions)
 
-    def _caption(self, pixels: Pixels, prefix: tuple[int, ...], options: Search) -> list[Caption]:
+    def _caption(self, pixels: Pixels, options: Options) -> list[Caption]:
         """Captions of pixels [batch, size, size, 3]."""
         captions = []
-        for found in search_all(self._model.state(pixels, prefix), options):
+        for found in self._model.searcher.search(pixels, options):
             # pieces may be cut differently and read the same
             different: dict[str, Caption] = {}
             for caption in map(self._worded, found):
@@ -299,51 +294,54 @@ class Captioner:
         return captions
 
     def _worded(self, found: Hypothesis) -> Caption:
-        ids = found.ids[:-1] if found.ended else found.ids
         tokens = tuple(
             Token(i, self.vocabulary.pieces[i], math.exp(log))
-            for i, log in zip(ids, found.log_probabilities, strict=False)
+            for i, log in zip(found.ids, found.log_probabilities, strict=False)
         )
         mean = sum(found.log_probabilities) / max(1, len(found.log_probabilities))
-        return Caption(self.vocabulary.sentence(ids), math.exp(mean), tokens)
+        text = self.manifest.presentation.sentence(self.vocabulary.text(found.ids))
+        return Caption(text, math.exp(mean), tokens)
 
     def _milliseconds(self, image: bytes) -> float:
         """The median time of a caption of `image`, from pixels to text."""
         pixels = load_image(image, self.manifest.image)[None]
-        prefix, options = self._prefix(None), self._options(None, None)
-        self._caption(pixels, prefix, options)  # the first run allocates
+        options = self._options()
+        self._caption(pixels, options)  # the first run allocates
         times = []
         for _ in range(TIMED):
             start = time.perf_counter()
-            self._caption(pixels, prefix, options)
+            self._caption(pixels, options)
             times.append(time.perf_counter() - start)
         return 1000 * sorted(times)[TIMED // 2]
 
-    def _options(self, beams: int | None, length_penalty: float | None, n_best: int = 1) -> Search:
-        defaults, tokens = self.manifest.decoding, self.manifest.tokens
-        n_best = whole("n_best", n_best, 1, MAX_BEAMS)
+    def _options(
+        self,
+        beams: int | None = None,
+        length: str | None = None,
+        length_penalty: float | None = None,
+        n_best: int = 1,
+    ) -> Options:
+        controls, defaults = self.manifest.controls, self.manifest.search
+        least, most = self.artifact.beams
+        n_best = whole("n_best", n_best, 1, most)
         if beams is None:
-            beams = max(defaults.beams, n_best)
-        if length_penalty is None:
-            length_penalty = defaults.length_penalty
-        return Search(
-            beams=whole("beams", beams, 1, MAX_BEAMS),
-            length_penalty=number("length_penalty", length_penalty, 0, MAX_LENGTH_PENALTY),
-            # The last position fed is max_tokens - 1; two of them are the control tokens.
-            max_length=self._model.sizes.max_tokens - 1,
-            end=tokens.end,
-            never=never_generated(tokens, self.manifest.controls, self.vocabulary.special),
-            n_best=n_best,
-            repeats=self._model.repeats,
-        )
-
-    def _prefix(self, length: str | None) -> tuple[int, ...]:
-        controls, defaults = self.manifest.controls, self.manifest.decoding
+            beams = min(max(defaults.beams, n_best, least), most)
+        beams = whole("beams", beams, least, most)
+        if n_best > beams:
+            raise OptionError(f"n_best must be at most the number of beams, {beams}, got {n_best}")
         length = defaults.length if length is None else text("length", length)
         if length not in controls.length:
             known = ", ".join(controls.length)
             raise OptionError(f"length must be one of {known} with this bundle, got {length!r}")
-        return controls.quality[defaults.quality], controls.length[length]
+        if length_penalty is None:
+            length_penalty = defaults.length_penalty
+        return Options(
+            beams=beams,
+            length_penalty=number("length_penalty", length_penalty, 0, MAX_LENGTH_PENALTY),
+            quality=controls.quality[defaults.quality],
+            length=controls.length[length],
+            n_best=n_best,
+        )
 
 
 def _opened(bundle: str | os.PathLike[str] | None) -> Bundle:

@@ -6,24 +6,19 @@ import os
 import warnings
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from nanocap.bounds import whole
-from nanocap.bundle import TOKENIZER, Bundle
+from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact
-from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.cores import available_cores
 from nanocap.errors import EngineWarning
-from nanocap.repeats import Repeats
 from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.engines import Engine, import_ahead, load_engine
 from nanocap.runtime.providers import Providers
-from nanocap.runtime.state import DecoderState
+from nanocap.runtime.search import Searcher
 
 
 class Loaded:
-    """The graphs and the vocabulary of an artifact.
+    """The graphs of an artifact.
 
     Args:
         files: what `bundle.load(artifact)` gives, where it is being read already.
@@ -43,32 +38,23 @@ class Loaded:
     ) -> None:
         self.bundle, self.artifact = bundle, artifact
         self.threads, self.providers = threads, providers
-        self.sizes = bundle.manifest.sizes
         self._open(files)
 
     def _open(self, files: Ahead[dict[str, bytes]] | None = None) -> None:
         read = files or Ahead(partial(self.bundle.load, self.artifact))
         import_ahead(self.artifact.backend)
         held = read.result()
-        # Opening the graphs is outside Python's lock, for the most part.
-        engine = Ahead(partial(load_engine, self.artifact, held, self.threads, self.providers))
-        where = f"{self.bundle.where}: {TOKENIZER}"
-        self.vocabulary = Vocabulary.from_json(held[TOKENIZER], self.sizes.vocabulary, where)
-        self.repeats: Repeats | None = Repeats.of(self.vocabulary.pieces)
-        self._engine = engine.result()
+        self._engine = load_engine(self.artifact, held, self.threads, self.providers)
         self._process = os.getpid()
 
     @property
-    def engine(self) -> Engine:
-        """Runs the graphs. In a forked process they are opened anew: it lacks their threads."""
+    def searcher(self) -> Searcher:
+        """Searches with the graphs. In a forked process they are opened anew: it lacks their
+        threads."""
         if self._process != os.getpid():
             self._open()
-        return self._engine
-
-    def state(self, pixels: npt.NDArray[np.uint8], prefix: tuple[int, ...]) -> DecoderState:
-        """The decoder before its first step, for pixels [B, size, size, 3]."""
-        engine = self.engine
-        return DecoderState(engine, engine.encode(pixels), prefix, self.sizes)
+        tokens = self.bundle.manifest.tokens
+        return Searcher(self._engine, self.artifact.state, tokens.end, tokens.pad)
 
 
 def one_a_core(threads: int) -> int:

@@ -6,6 +6,6 @@ itself), `vocabulary`, `precisions`, `writer`, `quality` and `card` (what it is 
 
 from __future__ import annotations
 
-from nanocap.bundle.bundle import MANIFEST, TOKENIZER, Bundle, default_bundle
+from nanocap.bundle.bundle import MANIFEST, Bundle, default_bundle
 
-__all__ = ["MANIFEST", "TOKENIZER", "Bundle", "default_bundle"]
+__all__ = ["MANIFEST", "Bundle", "default_bundle"]

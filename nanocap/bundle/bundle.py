@@ -17,7 +17,6 @@ from nanocap.bundle.stores import open_store
 from nanocap.errors import BundleError, OptionError, one_line
 
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
 MAX_MANIFEST_BYTES = 4 << 20  # 4 MiB
 DEFAULT_NAME = "nano-s"
 
@@ -66,12 +65,11 @@ class Bundle:
         """
         mine = set(artifact.files.values())
         others = {path for a in self.manifest.artifacts for path in a.files.values()} - mine
-        keep = mine | {TOKENIZER}
         contents = {}
         for path in self.manifest.files:
             if path not in others:
                 data = self.read(path)
-                if path in keep:
+                if path in mine:
                     contents[path] = data
         return contents
 

@@ -83,6 +83,33 @@ class Fields:
             self.fail(key, f"a list of {count} numbers")
         return tuple(float(v) for v in value)
 
+    def wholes(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
+        """A list of exactly `count` whole numbers from `low` to `high`, both included."""
+        value = self.values.get(key)
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(type(v) is int and low <= v <= high for v in value)
+        ):
+            self.fail(key, f"a list of {count} whole numbers from {low} to {high}")
+        return tuple(value)
+
+    def texts(self, key: str, *, empty: bool = False) -> tuple[str, ...]:
+        """A list of strings, which may be empty ones where `empty` says so."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not all(
+            isinstance(v, str) and (v or empty) for v in value
+        ):
+            self.fail(key, "a list of texts")
+        return tuple(value)
+
+    def truth(self, key: str) -> bool:
+        """True or false."""
+        value = self.values.get(key)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false")
+        return value
+
     def inner(self, key: str) -> Fields:
         """An object inside this one."""
         value = self.values.get(key)

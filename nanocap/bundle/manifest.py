@@ -8,11 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nanocap.bounds import MAX_BEAMS
 from nanocap.bundle.fields import Fields, parse_object
+from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.errors import BundleError, OptionError
-from nanocap.image.rule import ImageRule
+from nanocap.image.rule import RESIZES, ImageRule
 
-SCHEMA = 1
+SCHEMA = 2
+STATE_TYPES = ("float32", "int64", "int32", "bool")
+STATE_AXES = ("images", "beams", "rows")
 MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 30  # 1 GiB, of one file and of a whole bundle
 
@@ -47,7 +51,7 @@ class Controls:
 
 
 @dataclass(frozen=True)
-class DecodingDefaults:
+class SearchDefaults:
     """How captions are searched unless the caller says otherwise."""
 
     beams: int = 3
@@ -57,14 +61,43 @@ class DecodingDefaults:
 
 
 @dataclass(frozen=True)
+class StateTensor:
+    """An array of the state that `begin` makes and `step` advances.
+
+    Attributes:
+        type: `float32`, `int64`, `int32` or `bool`.
+        shape: lengths; `images`, `beams`, or `rows`, which is images times beams.
+        constant: whether every step leaves it as it is.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+    constant: bool = False
+
+    @property
+    def image_axis(self) -> int | None:
+        """The axis along which one image lies behind the other."""
+        return next((i for i, size in enumerate(self.shape) if size in ("images", "rows")), None)
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """The model in one form: for one backend, at one precision."""
+    """The model in one form: for one backend, at one precision.
+
+    Attributes:
+        files: role, such as `begin`, to path in the bundle.
+        beams: the fewest and the most that it searches with.
+        state: what goes from one step to the next.
+    """
 
     name: str
     backend: str
     precision: str
     visual_tokens: int
-    files: Mapping[str, str]  # role, such as `encoder`, to path in the bundle
+    files: Mapping[str, str]
+    beams: tuple[int, int] = (1, MAX_BEAMS)
+    state: tuple[StateTensor, ...] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -95,7 +128,9 @@ class Manifest:
     image: ImageRule
     tokens: TokenIds
     controls: Controls
-    decoding: DecodingDefaults
+    vocabulary: Vocabulary
+    presentation: Presentation
+    search: SearchDefaults
     artifacts: tuple[Artifact, ...]
     golden: Golden
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -110,6 +145,8 @@ class Manifest:
     def to_json(self) -> bytes:
         """The file's bytes: indented, keys in the order of the fields, a line end at the end."""
         values = {"schema": self.schema, **asdict(self)}
+        values["image"] |= {"resize": RESIZES[self.image.resample]}
+        values["vocabulary"]["special"] = sorted(self.vocabulary.special)
         return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -122,6 +159,7 @@ class Manifest:
         top = parse_object(data, where)
         if top.values.get("schema") != SCHEMA:
             top.fail("schema", f"{SCHEMA} for this version of nanocap")
+        presentation = top.inner("presentation")
         sizes = _sizes(top.inner("dimensions"))
         manifest = cls(
             name=top.text("name"),
@@ -133,7 +171,13 @@ class Manifest:
                 quality=_ids(top.inner("controls"), "quality", sizes.vocabulary),
                 length=_ids(top.inner("controls"), "length", sizes.vocabulary),
             ),
-            decoding=_decoding(top.inner("decoding")),
+            vocabulary=_vocabulary(top.inner("vocabulary"), sizes.vocabulary),
+            presentation=Presentation(
+                capital=presentation.truth("capital"),
+                stop=presentation.text("stop"),
+                ends=presentation.texts("ends"),
+            ),
+            search=_search(top.inner("search")),
             artifacts=tuple(_artifact(entry) for entry in top.objects("artifacts")),
             golden=Golden(**{k: top.inner("golden").text(k) for k in Golden.__annotations__}),
             training=dict(top.inner("training").values) if "training" in top.values else {},
@@ -158,14 +202,14 @@ class Manifest:
         need(len(set(names)) == len(names), "two artifacts have one name")
         need(self.golden.artifact in names, f"golden names no artifact: {self.golden.artifact}")
         for kind in ("quality", "length"):
-            default, known = getattr(self.decoding, kind), getattr(self.controls, kind)
-            need(default in known, f"decoding: {kind} {default!r} is not among the controls")
+            default, known = getattr(self.search, kind), getattr(self.controls, kind)
+            need(default in known, f"search: {kind} {default!r} is not among the controls")
         ids = [*asdict(self.tokens).values()]
         ids += [*self.controls.quality.values(), *self.controls.length.values()]
         need(len(set(ids)) == len(ids), "tokens and controls share an id")
         if not files:
             return
-        needed = {"tokenizer.json", self.golden.image}
+        needed = {self.golden.image}
         needed.update(path for artifact in self.artifacts for path in artifact.files.values())
         missing = sorted(needed - set(self.files))
         need(not missing, f"files has no entry for {', '.join(missing[:3])}")
@@ -218,7 +262,7 @@ def _sizes(entry: Fields) -> Dimensions:
 def _image(entry: Fields) -> ImageRule:
     mean, std = entry.numbers("mean", 3), entry.numbers("std", 3)
     try:
-        return ImageRule(
+        rule = ImageRule(
             size=entry.whole("size", 1, 4096),
             fit=entry.text("fit"),
             resample=entry.text("resample"),
@@ -228,6 +272,18 @@ def _image(entry: Fields) -> ImageRule:
         )
     except OptionError as error:
         raise BundleError(f"{entry.where}: {error}; get or build the bundle again") from None
+    if entry.values.get("resize") != RESIZES[rule.resample]:
+        entry.fail("resize", f"that of {rule.resample}, as this version of nanocap does it")
+    return rule
+
+
+def _vocabulary(entry: Fields, size: int) -> Vocabulary:
+    pieces, special = entry.texts("pieces", empty=True), entry.values.get("special")
+    if len(pieces) != size or not any(pieces):
+        entry.fail("pieces", f"a list of {size} texts")
+    if not isinstance(special, list) or not all(type(i) is int and 0 <= i < size for i in special):
+        entry.fail("special", "a list of ids")
+    return Vocabulary(pieces, frozenset(special))
 
 
 def _tokens(entry: Fields, vocabulary: int) -> TokenIds:
@@ -239,9 +295,9 @@ def _ids(entry: Fields, key: str, vocabulary: int) -> dict[str, int]:
     return {name: names.whole(name, 0, vocabulary - 1) for name in names.values}
 
 
-def _decoding(entry: Fields) -> DecodingDefaults:
-    return DecodingDefaults(
-        beams=entry.whole("beams", 1, 64),
+def _search(entry: Fields) -> SearchDefaults:
+    return SearchDefaults(
+        beams=entry.whole("beams", 1, MAX_BEAMS),
         length_penalty=entry.number("length_penalty", 0.0, 10.0),
         quality=entry.text("quality"),
         length=entry.text("length"),
@@ -253,14 +309,29 @@ def _artifact(entry: Fields) -> Artifact:
     backend = entry.text("backend")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", backend):  # it names a module of runtime/engines
         entry.fail("backend", "a plain lower-case word")
+    least = entry.wholes("beams", 2, 1, MAX_BEAMS)[0]
     return Artifact(
         name=entry.text("name"),
         backend=backend,
         precision=entry.text("precision"),
         visual_tokens=entry.whole("visual_tokens", 1, 100_000),
         files={role: safe_path(files.text(role), files.where) for role in files.values},
+        beams=(least, entry.wholes("beams", 2, least, MAX_BEAMS)[1]),
+        state=tuple(_state_tensor(each) for each in entry.objects("state")),
         measured=dict(entry.inner("measured").values) if "measured" in entry.values else {},
     )
+
+
+def _state_tensor(entry: Fields) -> StateTensor:
+    kind, shape = entry.text("type"), entry.values.get("shape")
+    if kind not in STATE_TYPES:
+        entry.fail("type", f"one of {', '.join(STATE_TYPES)}")
+    if not isinstance(shape, list) or not all(
+        size in STATE_AXES if isinstance(size, str) else type(size) is int and size > 0
+        for size in shape
+    ):
+        entry.fail("shape", f"a list of whole numbers and {', '.join(STATE_AXES)}")
+    return StateTensor(entry.text("name"), kind, tuple(shape), entry.truth("constant"))
 
 
 def _files(entry: Fields) -> dict[str, FileRecord]:

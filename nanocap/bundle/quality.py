@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanocap.bundle.bundle import TOKENIZER, Bundle
+from nanocap.bundle.bundle import Bundle
 from nanocap.bundle.card import CARD, COMPARISON, QUALITY, model_card
 from nanocap.bundle.manifest import Artifact, Manifest
 from nanocap.bundle.writer import write_bundle
@@ -22,9 +22,10 @@ DIGEST = "sha256"
 
 
 def digest(manifest: Manifest, artifact: Artifact) -> str:
-    """SHA-256 over what the artifact says with: the hashes of its files and of the tokenizer."""
-    paths = sorted({*artifact.files.values(), TOKENIZER})
+    """SHA-256 over what the artifact says with: the hashes of its files, and the pieces."""
+    paths = sorted(set(artifact.files.values()))
     lines = [f"{manifest.files[path].sha256} {path}\n" for path in paths]
+    lines += [f"{piece}\n" for piece in manifest.vocabulary.pieces]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -1,8 +1,4 @@
-"""From ids to text, by the vocabulary in `tokenizer.json`.
-
-Only this direction is needed at run time. The package `tokenizers` would do it as well, but brings
-a network client and 45 MB; a test compares these lines with it.
-"""
+"""From ids to text: a table of pieces, and how a sentence is presented."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from nanocap.bundle.fields import Fields, parse_object
 from nanocap.errors import BundleError
 
 WORD_MARK = "\u2581"  # stands where a word starts (the Metaspace pre-tokenizer)
-SENTENCE_ENDS = (".", "!", "?")
 
 
 @dataclass(frozen=True)
@@ -29,8 +24,10 @@ class Vocabulary:
     special: frozenset[int]
 
     @classmethod
-    def from_json(cls, data: bytes, size: int, where: str = "tokenizer.json") -> Vocabulary:
+    def from_tokenizer(cls, data: bytes, size: int, where: str = "tokenizer.json") -> Vocabulary:
         """The vocabulary of a BPE tokenizer with Metaspace, as `tokenizers` saves it.
+
+        (The package `tokenizers` would do it as well, but brings a network client and 45 MB.)
 
         Args:
             data: the file's bytes.
@@ -62,13 +59,24 @@ class Vocabulary:
         pieces = (self.pieces[i] for i in ids if i not in self.special)
         return "".join(pieces).replace(WORD_MARK, " ").strip()
 
-    def sentence(self, ids: Iterable[int]) -> str:
-        """The text of `ids` presented: a capital first, a full stop last. Empty stays empty."""
-        return present(self.text(ids))
 
+@dataclass(frozen=True)
+class Presentation:
+    """How plain text becomes the sentence that people read.
 
-def present(text: str) -> str:
-    """`text` with a capital first letter and a full stop, unless it ends a sentence already."""
-    if not text:
-        return ""
-    return text[0].upper() + text[1:] + ("" if text.endswith(SENTENCE_ENDS) else ".")
+    Attributes:
+        capital: whether its first letter is a capital.
+        stop: what is put behind it, unless it ends with one of `ends`.
+    """
+
+    capital: bool = True
+    stop: str = "."
+    ends: tuple[str, ...] = (".", "!", "?")
+
+    def sentence(self, text: str) -> str:
+        """The sentence; nothing stays nothing."""
+        return self.open(text) + ("" if not text or text.endswith(self.ends) else self.stop)
+
+    def open(self, text: str) -> str:
+        """The sentence before it is closed, while more words may come."""
+        return text[:1].upper() + text[1:] if self.capital else text

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nanocap.bounds import whole
 from nanocap.errors import OptionError
 
 FITS = ("squash",)
-RESAMPLES = ("bilinear", "bicubic")
+# Pillow's resize, as what another language has to do to get the same bytes: each output is the sum
+# of the inputs under a kernel, `support` inputs wide on either side, times the scale where it
+# reduces. The weights sum to one and are rounded to `precision_bits` binary places, and each pass
+# rounds its sums to bytes. A cubic kernel has the parameter `a`.
+RESIZES: dict[str, dict[str, Any]] = {
+    kernel: {
+        "kernel": kernel,
+        "support": support,
+        **parameters,
+        "antialias": True,
+        "passes": ["horizontal", "vertical"],
+        "precision_bits": 22,
+    }
+    for kernel, support, parameters in (("bilinear", 1, {}), ("bicubic", 2, {"a": -0.5}))
+}
+RESAMPLES = tuple(RESIZES)
 EXIF = ("apply", "ignore")
 
 

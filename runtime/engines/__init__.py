@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,40 +22,34 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import Artifact
 from nanocap.errors import EngineError, OptionError
 from nanocap.runtime.providers import Providers
-
-Floats: TypeAlias = npt.NDArray[np.float32]
-Ints: TypeAlias = npt.NDArray[np.int64]
+from nanocap.runtime.state import State
 
 
 class Engine(Protocol):
     """A model, loaded. Its calls may come from several threads.
 
-    Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids.
-
-    Callers take and repeat rows of what `encode` and `step` give, along axis 1. The order of what
-    lies within a row is the engine's own.
+    The arrays of a state are those that the artifact's `state` lists, see `nanocap.bundle.manifest`.
     """
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Keys and values for cross-attention, [L, B, N, D] each, of pixels [B, size, size, 3]."""
-
-    def step(
+    def begin(
         self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        cache: tuple[Floats, Floats],
-    ) -> tuple[Floats, tuple[Floats, Floats]]:
-        """One position further.
+        pixels: npt.NDArray[np.uint8],
+        beams: int,
+        quality: int,
+        length: int,
+        length_penalty: float,
+    ) -> State:
+        """The state before the first step, for pixels [B, size, size, 3].
 
         Args:
-            tokens: [B, K] the ids at this position.
-            position: counted from 0.
-            cross: what `encode` gave, [L, B, N, D] each.
-            cache: keys and values [L, B * K, T, D] each, row = image * K + beam; zeros at first.
+            quality, length: ids of the control tokens that a caption starts from.
+        """
 
-        Returns:
-            logits [B, K, V] and the new cache.
+    def step(self, state: State, *, logits: bool = False) -> State:
+        """The state after one step; the one that is given stays as it is.
+
+        Args:
+            logits: give the decoder's logits [B, K, V] too, as `logits`.
         """
 
 

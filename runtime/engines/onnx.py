@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +14,15 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import Artifact
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, one_line
-from nanocap.runtime.engines import Floats, Ints
 from nanocap.runtime.providers import Providers
+from nanocap.runtime.state import State
 
 PACKAGE = "onnxruntime"
 PROVIDERS = True  # `load` takes them
 MOST_THREADS = 4
 OPEN: weakref.WeakSet[Any] = weakref.WeakSet()  # sessions of this process
+NEW = "new_"  # in front of an output of `step` that replaces the input of that name
+LOGITS = "logits"
 ERROR = 3  # ONNX Runtime's severity: its warnings about graphs are for their makers
 
 
@@ -38,38 +40,46 @@ if hasattr(os, "register_at_fork"):
 
 
 class OnnxEngine:
-    """The two graphs of an artifact, `encoder` and `decoder`, as sessions."""
+    """The two graphs of an artifact, `begin` and `step`, as sessions."""
 
-    def __init__(self, encoder: Any, decoder: Any) -> None:
-        self._encoder = encoder
-        self._decoder = decoder
+    def __init__(self, begin: Any, step: Any) -> None:
+        self._begin, self._step = begin, step
+        self._state = [output.name for output in begin.get_outputs()]
+        self._inputs = [given.name for given in step.get_inputs()]
+        outputs = [output.name for output in step.get_outputs()]
+        self._outputs = [name for name in outputs if name != LOGITS]
+        self._moved = [name.removeprefix(NEW) for name in self._outputs]
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        keys, values = _run(self._encoder, ("cross_keys", "cross_values"), {"pixels": pixels})
-        return keys, values
-
-    def step(
+    def begin(
         self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        cache: tuple[Floats, Floats],
-    ) -> tuple[Floats, tuple[Floats, Floats]]:
+        pixels: npt.NDArray[np.uint8],
+        beams: int,
+        quality: int,
+        length: int,
+        length_penalty: float,
+    ) -> State:
         feeds = {
-            "tokens": tokens,
-            "position": np.array([position], dtype=np.int64),
-            "cross_keys": cross[0],
-            "cross_values": cross[1],
-            "keys": cache[0],
-            "values": cache[1],
+            "pixels": pixels,
+            "beams": np.array(beams),
+            "quality": np.array([quality]),
+            "length": np.array([length]),
+            "length_penalty": np.array([length_penalty], np.float32),
         }
-        logits, keys, values = _run(self._decoder, ("logits", "new_keys", "new_values"), feeds)
-        return logits, (keys, values)
+        return dict(zip(self._state, _run(self._begin, self._state, feeds), strict=True))
+
+    def step(self, state: State, *, logits: bool = False) -> State:
+        outputs = [*self._outputs, LOGITS] if logits else self._outputs
+        feeds = {name: state[name] for name in self._inputs}
+        found = _run(self._step, outputs, feeds)
+        after = {**state, **dict(zip(self._moved, found, strict=False))}
+        if logits:
+            after[LOGITS] = found[-1]
+        return after
 
 
-def _run(session: Any, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Floats]:
+def _run(session: Any, outputs: Sequence[str], feeds: State) -> list[npt.NDArray[Any]]:
     try:
-        return cast("list[Floats]", session.run(outputs, feeds))
+        return cast("list[npt.NDArray[Any]]", session.run(outputs, feeds))
     except Exception as error:  # the binding's exceptions have no base of their own
         raise EngineError(
             f"ONNX Runtime cannot run the graph ({one_line(error)[:200]}); the bundle's graphs do"
@@ -83,11 +93,11 @@ def load(
     threads: int | None,
     providers: Providers | None = None,
 ) -> OnnxEngine:
-    """Sessions for the artifact's `encoder` and `decoder`.
+    """Sessions for the artifact's `begin` and `step`.
 
     Args:
-        threads: of each session. None: one a core for the encoder, four at most, and one for
-            the decoder, whose steps are too short to share (measured: 6 ms a caption with one
+        threads: of each session. None: one a core for `begin`, which holds the encoder,
+            four at most, and one for `step`, which is too short to share (measured: 6 ms a caption with one
             thread, 9 with two).
         providers: what runs the graphs before the CPU does; what is missing gives a warning.
 
@@ -126,7 +136,7 @@ def load(
 
     # One after the other: at once they take as long, for they contend for memory.
     most = threads or min(available_cores(), MOST_THREADS)
-    encoder, decoder = session("encoder", most), session("decoder", threads or 1)
+    begin, step = session("begin", most), session("step", threads or 1)
     # what is installed may still not start, for want of a driver or a library
-    wanted.check(decoder.get_providers())
-    return OnnxEngine(encoder, decoder)
+    wanted.check(step.get_providers())
+    return OnnxEngine(begin, step)

@@ -1,0 +1,117 @@
+"""The loop over a model's two graphs: all that is left of a search outside of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nanocap.bundle.manifest import StateTensor
+from nanocap.errors import EngineError
+from nanocap.runtime.engines import Engine
+from nanocap.runtime.state import State, take
+
+NONE = -1e29  # scores below are of no hypothesis
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to search.
+
+    Attributes:
+        beams: hypotheses kept an image; 1 is greedy.
+        length_penalty: 0 prefers short captions, 1 scores by the mean log probability.
+        quality, length: ids of the control tokens that a caption starts from.
+        n_best: hypotheses wanted an image, at most as many as there are beams.
+    """
+
+    beams: int
+    length_penalty: float
+    quality: int
+    length: int
+    n_best: int = 1
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A sequence found for one image.
+
+    Attributes:
+        ids: the pieces, the end not among them.
+        log_probabilities: of each of them, and of the end where there was one.
+    """
+
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """An engine and what the bundle says of its state.
+
+    Attributes:
+        tensors: of the state.
+        end, pad: ids that end a caption, and that stand where there is no piece.
+    """
+
+    engine: Engine
+    tensors: Sequence[StateTensor]
+    end: int
+    pad: int
+
+    def steps(self, pixels: npt.NDArray[np.uint8], options: Options) -> Iterator[State]:
+        """The state after each step, for pixels [B, size, size, 3], until no image goes on."""
+        state = self.engine.begin(
+            pixels, options.beams, options.quality, options.length, options.length_penalty
+        )
+        while state["going"].any():
+            state = self.engine.step(state)
+            yield state
+
+    def search(
+        self, pixels: npt.NDArray[np.uint8], options: Options
+    ) -> list[tuple[Hypothesis, ...]]:
+        """The `n_best` best hypotheses of each image, best first, at least one.
+
+        An image that is done leaves the batch.
+
+        Raises:
+            EngineError: the model gave no numbers (NaN).
+        """
+        found: list[tuple[Hypothesis, ...]] = [()] * len(pixels)
+        images = np.arange(len(pixels))
+        state = self.engine.begin(
+            pixels, options.beams, options.quality, options.length, options.length_penalty
+        )
+        while images.size:
+            state = self.engine.step(state)
+            going = np.flatnonzero(state["going"])
+            if going.size < images.size:
+                for place in np.flatnonzero(~state["going"].astype(bool)):
+                    found[images[place]] = self._answers(state, place, options.n_best)
+                images = images[going]
+                state = take(state, self.tensors, going) if going.size else state
+        return found
+
+    def partial(self, state: State) -> tuple[int, ...]:
+        """The pieces that one image's best beam has so far, of its only beam the final ones."""
+        kind = "ids" if state["going"].any() else "answer_ids"
+        return self._pieces(state[kind][0, 0])
+
+    def _answers(self, state: State, place: int, most: int) -> tuple[Hypothesis, ...]:
+        scores = state["answer_scores"][place, :most]
+        if not scores[0] > NONE:
+            raise EngineError(
+                "the model gave no numbers (NaN); its artifact is damaged, use another"
+            )
+        hypotheses = []
+        for rank in np.flatnonzero(scores > NONE):
+            ids = state["answer_ids"][place, rank]
+            logs = state["answer_log_probabilities"][place, rank, : (ids != self.pad).sum()]
+            hypotheses.append(Hypothesis(self._pieces(ids), tuple(logs.tolist())))
+        return tuple(hypotheses)
+
+    def _pieces(self, ids: npt.NDArray[np.int64]) -> tuple[int, ...]:
+        return tuple(ids[(ids != self.pad) & (ids != self.end)].tolist())
