@@ -1,4 +1,7 @@
-"""The two graphs of a bundle as modules: what an exporter traces.
+"""The parts of a bundle's two graphs as modules: what an exporter traces.
+
+`begin` is the encoder with the start of a search behind it, `step` the decoder with a step of one.
+Parts are apart because the encoder and the decoder are quantized, and the search is not.
 
 Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids. Of a
 pruned student's keys and values D is what is left of it.
@@ -14,10 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from nanocap.bundle.manifest import StateTensor
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.layers import MASKED
+from nanocap.student.search import CONSTANT, Search, State
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
+
+CACHES = ("keys", "values")
+NEW = "new_"  # in front of an output of `step` that replaces the input of that name
 
 # By argument; of a variable number of arguments a tuple, one entry each.
 Shapes = dict[str, Any]
@@ -63,7 +71,7 @@ class DecoderGraph(Graph):
     """
 
     inputs = ("tokens", "position", "cross_keys", "cross_values", "keys", "values")
-    outputs = ("logits", "new_keys", "new_values")
+    outputs = ("logits", "written_keys", "written_values")
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -171,6 +179,113 @@ def _stacked(parts: list[tuple[nn.Linear, float]]) -> nn.Linear:
     return stacked
 
 
+class SearchBegin(Graph):
+    """What begins a search, for the photos that `cross_keys` [L, B, N, D] is of: a state."""
+
+    inputs = ("cross_keys", "beam_places", "quality", "length", "length_penalty")
+    outputs = (*State._fields, *CACHES)
+
+    def __init__(self, student: Student, search: Search) -> None:
+        super().__init__()
+        self.search, self.sizes = search, Sizes.of(student.dimensions)
+
+    def forward(
+        self,
+        cross_keys: Tensor,
+        beam_places: Tensor,
+        quality: Tensor,
+        length: Tensor,
+        length_penalty: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Args: beam_places: int64 [K], 0 to K - 1; the others as in `Search.begin`."""
+        images, beams, sizes = cross_keys.shape[1], beam_places.shape[0], self.sizes
+        state = self.search.begin(images, beams, quality, length, length_penalty)
+        shape = (sizes.layers, images * beams, sizes.max_tokens, sizes.cache_width)
+        return (*state, torch.zeros(shape), torch.zeros(shape))
+
+
+class SearchStep(Graph):
+    """What takes a search a step further: the moving part of a state, by the decoder's outputs."""
+
+    inputs = (*State._fields, *DecoderGraph.outputs)
+    outputs = tuple(f"{NEW}{name}" for name in (*State._fields, *CACHES) if name not in CONSTANT)
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.search = search
+
+    def forward(
+        self,
+        control: Tensor,
+        penalty: Tensor,
+        bias: Tensor,
+        position: Tensor,
+        tokens: Tensor,
+        totals: Tensor,
+        ids: Tensor,
+        log_probabilities: Tensor,
+        answer_scores: Tensor,
+        answer_ids: Tensor,
+        answer_log_probabilities: Tensor,
+        going: Tensor,
+        logits: Tensor,
+        written_keys: Tensor,
+        written_values: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """See `Search.step`. (torch.export wants the arguments one by one.)"""
+        state = State(
+            control,
+            penalty,
+            bias,
+            position,
+            tokens,
+            totals,
+            ids,
+            log_probabilities,
+            answer_scores,
+            answer_ids,
+            answer_log_probabilities,
+            going,
+        )
+        after, rows = self.search.step(state, logits)
+        moved = after._asdict()
+        return (
+            *(moved[name] for name in State._fields if name not in CONSTANT),
+            written_keys.index_select(1, rows),
+            written_values.index_select(1, rows),
+        )
+
+
+def state_tensors(student: Student, visual_tokens: int) -> tuple[StateTensor, ...]:
+    """The state between the two graphs, for the manifest."""
+    dimensions = student.dimensions
+    sizes = Sizes.of(dimensions)
+    longest = dimensions.max_tokens - 1
+    beams = ("images", "beams")
+    cross = (sizes.layers, "images", visual_tokens, sizes.cross_width)
+    cache = (sizes.layers, "rows", sizes.max_tokens, sizes.cache_width)
+    shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        **dict.fromkeys(EncoderGraph.outputs, ("float32", cross)),
+        "control": ("int64", (1,)),
+        "penalty": ("float32", (1,)),
+        "bias": ("float32", (*beams, dimensions.vocabulary)),
+        "position": ("int64", (1,)),
+        "tokens": ("int64", beams),
+        "totals": ("float32", beams),
+        "ids": ("int64", (*beams, longest)),
+        "log_probabilities": ("float32", (*beams, longest)),
+        "answer_scores": ("float32", beams),
+        "answer_ids": ("int64", (*beams, longest)),
+        "answer_log_probabilities": ("float32", (*beams, longest)),
+        "going": ("bool", ("images",)),
+        **dict.fromkeys(CACHES, ("float32", cache)),
+    }
+    constant = (*EncoderGraph.outputs, *CONSTANT)
+    return tuple(
+        StateTensor(name, kind, shape, name in constant) for name, (kind, shape) in shapes.items()
+    )
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Shapes that both graphs share."""
@@ -207,22 +322,31 @@ class Sizes:
         tokens = torch.zeros(images, beams, dtype=torch.int64)
         return (tokens, torch.zeros(1, dtype=torch.int64), *cross, *cache)
 
+    def begin_example(self, images: int, beams: int) -> tuple[Tensor, ...]:
+        """Inputs of `SearchBegin`, for tracing."""
+        cross = torch.zeros(self.layers, images, self.visual_tokens, self.cross_width)
+        controls = (torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
+        return (cross, torch.arange(beams), *controls, torch.ones(1))
+
 
 # Names of the axes whose length is free, by input or output and axis.
+_BY_BEAM = {0: "images", 1: "beams"}
 AXES = {
-    "pixels": {0: "batch"},
-    "tokens": {0: "batch", 1: "beams"},
-    "cross_keys": {1: "batch"},
-    "cross_values": {1: "batch"},
-    "keys": {1: "rows"},
-    "values": {1: "rows"},
-    "logits": {0: "batch", 1: "beams"},
-    "new_keys": {1: "rows"},
-    "new_values": {1: "rows"},
+    "pixels": {0: "images"},
+    "beam_places": {0: "beams"},
+    "logits": _BY_BEAM,
+    **dict.fromkeys(EncoderGraph.outputs, {1: "images"}),
+    **dict.fromkeys((*CACHES, "written_keys", "written_values"), {1: "rows"}),
+    **{
+        name: _BY_BEAM
+        for name in State._fields
+        if name not in ("control", "penalty", "position", "going")
+    },
+    "going": {0: "images"},
 }
+AXES |= {f"{NEW}{name}": axes for name, axes in AXES.items()}
 # The decoder takes any number of visual tokens: encoders of several budgets share it.
 DECODER_AXES = {
     **AXES,
-    "cross_keys": {1: "batch", 2: "visual_tokens"},
-    "cross_values": {1: "batch", 2: "visual_tokens"},
+    **dict.fromkeys(EncoderGraph.outputs, {1: "images", 2: "visual_tokens"}),
 }

@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanocap.repeats import WAYS, Repeats
+from nanocap.bounds import MAX_BEAMS
+from nanocap.errors import OptionError
+from nanocap.student.repeats import WINDOW, RepeatRule
 
 NEVER = -1e30  # a log probability that no sum of real ones comes near
 PROMPT = 2  # positions of the control tokens: quality, then length
-WINDOW = max(2 * length - 1 + between for length, between in WAYS)  # pieces that a repeat may span
 
 Choice: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Takes scores [B, N] and a count; gives the values and the places of those that are taken, best
@@ -36,7 +36,7 @@ class State(NamedTuple):
     Attributes:
         control: int64 [1], the control token that is fed second: it asks for a length.
         penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log probability.
-        bias: float [1 or B, 1 or K, V], added to the log probabilities where continuations are
+        bias: float [B, K, V], added to the log probabilities where continuations are
             compared, and not to those that are reported: words to avoid or to favour, or the noise
             of a sampler.
         position: int64 [1], of the tokens that are fed next.
@@ -74,7 +74,7 @@ def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class Search(nn.Module):
-    """Begins a search, and advances it by the decoder's logits.
+    """Begins a search, and takes it a step further by the decoder's logits.
 
     Args:
         vocabulary: V.
@@ -95,17 +95,19 @@ class Search(nn.Module):
         end: int,
         pad: int,
         never: Collection[int],
-        repeats: Repeats | None = None,
+        repeats: RepeatRule | None = None,
         choice: Choice = likeliest,
     ) -> None:
         super().__init__()
+        if vocabulary * MAX_BEAMS > 1 << 24:
+            raise OptionError(f"the search counts in floats: {vocabulary} pieces are too many")
         self.vocabulary, self.longest, self.end, self.pad = vocabulary, longest, end, pad
         self.choice = choice
         masks = torch.zeros(2, vocabulary)  # for the first piece, and for the others
         masks[:, sorted(never)] = NEVER
         masks[0, end] = NEVER  # an empty caption is no answer
         self.register_buffer("masks", masks, persistent=False)
-        self.rule = None if repeats is None else _RepeatRule(repeats)
+        self.repeats = repeats
 
     def begin(
         self, images: int, beams: int, quality: Tensor, length: Tensor, length_penalty: Tensor
@@ -125,7 +127,7 @@ class Search(nn.Module):
         return State(
             control=length.clone(),
             penalty=length_penalty.clone(),
-            bias=torch.zeros(1, 1, self.vocabulary, device=device),
+            bias=torch.zeros(images, beams, self.vocabulary, device=device),
             position=torch.zeros_like(length),
             tokens=quality.expand(images, beams).clone(),
             # all beams are equal at first: one is enough
@@ -138,7 +140,7 @@ class Search(nn.Module):
             going=torch.ones(images, dtype=torch.bool, device=device),
         )
 
-    def advance(self, state: State, logits_BKV: Tensor) -> tuple[State, Tensor]:
+    def step(self, state: State, logits_BKV: Tensor) -> tuple[State, Tensor]:
         """One step further.
 
         Args:
@@ -152,8 +154,8 @@ class Search(nn.Module):
         mask = self.masks.index_select(0, (position >= PROMPT).long())
         said = torch.log_softmax(logits_BKV.float() + mask, 2)
         scores = said + state.bias + state.totals.unsqueeze(2)
-        if self.rule is not None:
-            scores = self.rule(scores, self._past(state))
+        if self.repeats is not None:
+            scores = self.repeats(scores, self._past(state))
         sums, places = self.choice(scores.reshape(images, -1), 2 * beams)  # [B, 2K], best first
         steps = said.reshape(images, -1).gather(1, places)
         tokens = places % vocabulary
@@ -211,59 +213,6 @@ class Search(nn.Module):
         return behind.index_select(2, (state.position - 1).clamp(min=0) + window)
 
 
-class _RepeatRule(nn.Module):
-    """`Repeats` as arithmetic: of each way to repeat a phrase, whether one more piece would."""
-
-    left: Tensor
-    right: Tensor
-    first: Tensor
-    again: Tensor
-    between: Tensor
-    alone: Tensor
-    starts: Tensor
-    joins: Tensor
-
-    def __init__(self, repeats: Repeats) -> None:
-        super().__init__()
-        length, between = np.array(WAYS).T
-        first = WINDOW + 1 - 2 * length - between  # where in the window the phrase begins
-        last = first + length - 1
-        left, right = np.zeros((2, len(WAYS), max(length) - 1), np.int64)  # place 0 equals place 0
-        for way, count in enumerate(length - 1):
-            left[way, :count] = np.arange(first[way], last[way])
-            right[way, :count] = np.arange(WINDOW - count, WINDOW)
-        joins = np.isin(np.arange(len(repeats.starts)), list(repeats.joins))
-        for name, values in {
-            "left": left.ravel(),
-            "right": right.ravel(),
-            "first": first,
-            "again": last,
-            "between": np.minimum(last + 1, WINDOW - 1),
-            "alone": between == 0,
-            "starts": np.array(repeats.starts),
-            "joins": joins,
-        }.items():
-            self.register_buffer(name, torch.from_numpy(np.asarray(values)), persistent=False)
-
-    def forward(self, scores_BKV: Tensor, past_BKW: Tensor) -> Tensor:
-        """The scores, with the pieces that would repeat what stands behind them out of reach."""
-        images, beams, _ = past_BKW.shape
-        left, right = past_BKW.index_select(2, self.left), past_BKW.index_select(2, self.right)
-        same = (left == right).reshape(images, beams, len(WAYS), -1).all(3)
-        starts = _entries(self.starts, past_BKW.index_select(2, self.first))
-        joins = _entries(self.joins, past_BKW.index_select(2, self.between))
-        again = torch.logical_and(
-            torch.logical_and(same, starts), torch.logical_or(joins, self.alone)
-        )
-        pieces = past_BKW.index_select(2, self.again)
-        return scores_BKV.scatter_add(2, pieces, again.float() * NEVER)
-
-
 def _rows(rows_BNT: Tensor, index_BM: Tensor) -> Tensor:
     """Of each photo the rows at these places. [B, M, T]"""
     return rows_BNT.gather(1, index_BM.unsqueeze(2).expand(-1, -1, rows_BNT.shape[2]))
-
-
-def _entries(table_V: Tensor, index: Tensor) -> Tensor:
-    """The table's entries, in the shape of the index."""
-    return table_V.index_select(0, index.flatten()).reshape(index.shape)
