@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nanocap.bundle import TOKENIZER
 from nanocap.bundle.card import CARD, model_card
-from nanocap.bundle.manifest import DecodingDefaults, Golden, Manifest
+from nanocap.bundle.manifest import Golden, Manifest, SearchDefaults
 from nanocap.bundle.precisions import plan
+from nanocap.bundle.vocabulary import Presentation
 from nanocap.bundle.writer import write_bundle
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.errors import ConversionError
@@ -46,7 +46,7 @@ def build_bundle(
     golden: str | os.PathLike[str] | None = None,
     name: str | None = None,
     version: str = "1.0.0",
-    decoding: DecodingDefaults | None = None,
+    search: SearchDefaults | None = None,
     int8: Int8Options | None = None,
     qdq: bool = False,
     calibration_photos: int = CALIBRATION_PHOTOS,
@@ -70,7 +70,7 @@ def build_bundle(
         photos: files, folders and tar shards for calibration and comparison. Needed for int8, int4.
         golden: a photo that goes into the bundle (mind its licence); default: a drawn picture.
         name: default: the recipe's name, else `student`.
-        decoding: defaults at run time.
+        search: defaults at run time.
         int8: how to quantize for ONNX; default: as measurement finds best.
         qdq: leave int8 of ONNX in Q/DQ pairs, as execution providers other than the CPU's take it.
         calibration_photos, probe_photos: at most so many of `photos` are used.
@@ -93,11 +93,12 @@ def build_bundle(
     if len(set(tokens)) < len(tokens):
         raise OptionError(f"name each number of tokens once, not {list(tokens)}")
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
-    decoding = decoding or DecodingDefaults()
+    search = search or SearchDefaults()
     picture = _golden(checkpoint, golden)
     calibration, probe = _photos(checkpoint, photos, calibration_photos, probe_photos)
     job = Job(
-        checkpoint.probe(probe, decoding),
+        checkpoint.probe(probe, search),
+        checkpoint.search(),
         calibration,
         int8 or Int8Options(),
         ids=checkpoint.ids(),
@@ -107,7 +108,7 @@ def build_bundle(
         count=count,
     )
     report("checking that the student is ready for it")
-    check_student(checkpoint.student, job.probe, checkpoint.where)
+    check_student(checkpoint.student, job.search, job.probe, checkpoint.where)
     exported = _shared(
         each
         for backend, exporter in exporters.items()
@@ -121,13 +122,15 @@ def build_bundle(
         image=checkpoint.rule(),
         tokens=checkpoint.tokens(),
         controls=checkpoint.controls(),
-        decoding=decoding,
+        vocabulary=checkpoint.vocabulary(),
+        presentation=Presentation(),
+        search=search,
         artifacts=artifacts,
         golden=Golden(GOLDEN, artifacts[0].name, "not yet captioned"),
         training=dict(checkpoint.training),
     )
     report("bundle: captioning the golden image with it")
-    files = _files(checkpoint, exported, picture)
+    files = _files(exported, picture)
     manifest = replace(manifest, golden=golden_caption(manifest, files))
     files[CARD] = model_card(manifest, sum(map(len, files.values()))).encode()
     return write_bundle(out, manifest, files, overwrite=overwrite)
@@ -182,8 +185,8 @@ def _shared(exported: Iterable[Exported]) -> list[Exported]:
     return shared
 
 
-def _files(checkpoint: Checkpoint, exported: Sequence[Exported], golden: bytes) -> dict[str, bytes]:
-    files = {TOKENIZER: checkpoint.tokenizer.encode(), GOLDEN: golden}
+def _files(exported: Sequence[Exported], golden: bytes) -> dict[str, bytes]:
+    files = {GOLDEN: golden}
     for each in exported:
         files.update(each.files)
     return files

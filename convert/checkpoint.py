@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.bundle.manifest import Controls, DecodingDefaults, Dimensions, TokenIds
+from nanocap.bundle.manifest import Controls, SearchDefaults, TokenIds
 from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.rollout import Probe
+from nanocap.convert.probe import Probe
 from nanocap.errors import NanocapError
 from nanocap.image.rule import ImageRule
 from nanocap.student import Student
+from nanocap.student.repeats import RepeatRule
+from nanocap.student.search import Search
 from nanocap.student.student import count_parameters
 from nanocap.student.trunks import SEPARATOR
 
@@ -44,7 +46,7 @@ class Checkpoint:
         """The pieces by id. Raises BundleError if the tokenizer is not one for this student."""
         size = self.student.dimensions.vocabulary
         data = self.tokenizer.encode()
-        return Vocabulary.from_json(data, size, f"{self.where}: tokenizer")
+        return Vocabulary.from_tokenizer(data, size, f"{self.where}: tokenizer")
 
     def tokens(self) -> TokenIds:
         """Ids that are not text."""
@@ -78,19 +80,30 @@ class Checkpoint:
             "parameters": count_parameters(self.student),
         }
 
-    def probe(self, pixels: Any, decoding: DecodingDefaults) -> Probe:
-        """Greedy captioning of `pixels` [photos, size, size, 3] with the default controls."""
-        dimensions = self.student.dimensions
-        sizes = Dimensions(
+    def never(self) -> tuple[int, ...]:
+        """The ids that no caption holds: all that are no text, but for the end."""
+        tokens, special = self.tokens(), set(self.vocabulary().special)
+        return tuple(sorted((special | set(self.ids().values())) - {tokens.end}))
+
+    def search(self, *, repeats: bool = False) -> Search:
+        """Searches for its captions.
+
+        Args:
+            repeats: let it say a word twice in a row.
+        """
+        dimensions, tokens = self.student.dimensions, self.tokens()
+        return Search(
             dimensions.vocabulary,
-            dimensions.max_tokens,
-            dimensions.decoder_layers,
-            dimensions.width,
-            dimensions.widths.decoder_attention,
-            dimensions.widths.cross_attention,
-        )
-        special = self.vocabulary().special
-        return Probe.of(pixels, self.tokens(), self.controls(), decoding, special, sizes)
+            dimensions.max_tokens - 1,  # the last position fed is that of the last piece
+            tokens.end,
+            tokens.pad,
+            self.never(),
+            None if repeats else RepeatRule(self.vocabulary().pieces),
+        ).eval()
+
+    def probe(self, pixels: Any, search: SearchDefaults) -> Probe:
+        """Greedy captioning of `pixels` [photos, size, size, 3] with the default controls."""
+        return Probe.of(pixels, self.controls(), search, self.never())
 
     def rule(self) -> ImageRule:
         """How an image becomes pixels for this student."""

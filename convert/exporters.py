@@ -24,9 +24,10 @@ import numpy.typing as npt
 from nanocap import convert
 from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.probe import Probe
 from nanocap.convert.quantization.int8 import Int8Options
-from nanocap.convert.rollout import Probe
 from nanocap.student import Student
+from nanocap.student.search import Search
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Job:
 
     Attributes:
         probe: photos to compare on.
+        search: goes into the graphs.
         calibration: photos to calibrate int8 on, uint8 [photos, size, size, 3]; may be empty where
             no precision needs them.
         int8: how to quantize.
@@ -47,6 +49,7 @@ class Job:
     """
 
     probe: Probe
+    search: Search
     calibration: npt.NDArray[np.uint8]
     int8: Int8Options = field(default_factory=Int8Options)
     ids: Mapping[str, int] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy.typing as npt
 import torch
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.rollout import Probe, batches, empty_cache, rollout
-from nanocap.runtime.engines import Engine, Floats, Ints
+from nanocap.convert.graphs.modules import CACHES, DecoderGraph, EncoderGraph, SearchBegin
+from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
+from nanocap.runtime.engines import Engine
+from nanocap.runtime.state import State
 from nanocap.student import Student
+from nanocap.student.search import Search, SearchState
 
 LOGITS_TOLERANCE = 1e-3  # of an fp32 export against eager
 BATCH_TOLERANCE = 1e-3  # of a photo in a batch against the same alone, of the largest value
@@ -19,29 +23,43 @@ CHECKED = 3  # photos, and beams, of the check of batches
 
 
 class EagerEngine:
-    """A student in torch behind the runtime's engine protocol."""
+    """A student and its search in torch, behind the runtime's engine protocol."""
 
-    def __init__(self, student: Student) -> None:
-        self._student = student.eval()
-
-    @torch.no_grad()
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        from nanocap.convert.graphs.modules import EncoderGraph
-
-        keys, values = EncoderGraph(self._student)(torch.from_numpy(pixels))
-        return keys.numpy(), values.numpy()
+    def __init__(self, student: Student, search: Search) -> None:
+        self._student, self._search = student.eval(), search
+        self._encoder, self._begin = EncoderGraph(student), SearchBegin(student, search)
 
     @torch.no_grad()
-    def step(
+    def begin(
         self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        cache: tuple[Floats, Floats],
-    ) -> tuple[Floats, tuple[Floats, Floats]]:
-        tensors = [torch.from_numpy(a) for a in (tokens, np.array([position]), *cross, *cache)]
-        logits, keys, values = self._student.decoder.step(*tensors)
-        return logits.numpy(), (keys.numpy(), values.numpy())
+        pixels: npt.NDArray[np.uint8],
+        beams: int,
+        quality: int,
+        length: int,
+        length_penalty: float,
+    ) -> State:
+        cross = self._encoder(torch.from_numpy(pixels))
+        state = self._begin(
+            cross[0],
+            torch.arange(beams),
+            torch.tensor([quality]),
+            torch.tensor([length]),
+            torch.tensor([length_penalty]),
+        )
+        names = (*EncoderGraph.outputs, *SearchBegin.outputs)
+        return {n: t.numpy() for n, t in zip(names, (*cross, *state), strict=True)}
+
+    @torch.no_grad()
+    def step(self, state: State, *, logits: bool = False) -> State:
+        before = {name: torch.from_numpy(value) for name, value in state.items()}
+        scores, *caches = self._student.decoder.step(
+            *(before[name] for name in DecoderGraph.inputs)
+        )
+        at = SearchState(*(before[name] for name in SearchState._fields))
+        after, rows = self._search.step(at, scores)
+        moved = dict(zip(CACHES, (cache[:, rows] for cache in caches), strict=True))
+        moved |= after._asdict() | ({"logits": scores} if logits else {})
+        return {**state, **{name: value.numpy() for name, value in moved.items()}}
 
 
 @dataclass(frozen=True)
@@ -101,23 +119,22 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
     divergences: list[Divergence] = []
     seen = 0
     for pixels in batches(probe.pixels):
-        cross = candidate.encode(pixels)
-        cache = empty_cache(probe.sizes, len(pixels))
+        mine = probe.begin(candidate, pixels)
         same = np.ones(len(pixels), np.bool_)
         for step in rollout(reference, probe, pixels):
-            logits, cache = candidate.step(step.tokens, step.position, cross, cache)
+            mine = forced(candidate, mine, step.state["tokens"])
+            logits = mine["logits"][:, 0]
             if not np.isfinite(logits).all():
                 raise ConversionError("the exported graph gives values that are not finite")
-            theirs = probe.barred(step.logits).argmax(1)
-            ours = probe.barred(logits[:, 0]).argmax(1)
+            theirs, ours = (probe.barred(each).argmax(1) for each in (step.logits, logits))
             agree = theirs == ours
             divergences += [
-                Divergence(seen + int(row), step.place(probe), int(theirs[row]), int(ours[row]))
+                Divergence(seen + int(row), step.place, int(theirs[row]), int(ours[row]))
                 for row in np.flatnonzero(same & ~agree & step.counts)
             ]
             same &= agree | ~step.counts
             equal_tokens.append(agree[step.counts])
-            differences.append(np.abs(step.logits - logits[:, 0])[step.counts].ravel())
+            differences.append(np.abs(step.logits - logits)[step.counts].ravel())
         equal_captions.append(same)
         seen += len(pixels)
     difference = np.concatenate(differences)
@@ -159,7 +176,7 @@ def check_batches(
         ConversionError: it does not.
     """
     pixels = np.resize(probe.pixels, (CHECKED, *probe.pixels.shape[1:]))
-    tokens = np.array([[probe.prefix[0], probe.end, *probe.prefix[1:2]]] * CHECKED, np.int64)
+    tokens = np.array([[probe.quality, probe.never[0], probe.length]] * CHECKED, np.int64)
     together = _first_step(engine, probe, pixels, tokens)
     for index in range(CHECKED):
         others = 255 - pixels
@@ -174,8 +191,8 @@ def check_batches(
         apart = 0.0
         for beam in range(tokens.shape[1]):
             alone = _first_step(engine, probe, pixels[one], tokens[one, beam : beam + 1])
-            logits = together[-1][:, :, beam : beam + 1]
-            apart = max(apart, _apart((*together[:-1], logits), alone, index, 0))
+            ours = {**together, "logits": together["logits"][:, beam : beam + 1]}
+            apart = max(apart, _apart(ours, alone, index, 0))
         if not apart <= tolerance:
             exact = ", or take --precision fp32" if tolerance > BATCH_TOLERANCE else ""
             raise ConversionError(
@@ -185,37 +202,41 @@ def check_batches(
             )
 
 
-def check_student(student: Student, probe: Probe, what: str) -> None:
+def check_student(student: Student, search: Search, probe: Probe, what: str) -> None:
     """That a student is worth minutes of exporting: it says something, and the same in batches.
 
     Raises:
         ConversionError: it is not; the message says what to do.
     """
-    engine = EagerEngine(student)
+    engine = EagerEngine(student, search)
     check_batches(engine, probe, what)
     for pixels in batches(probe.pixels):
-        for step in rollout(engine, probe, pixels):
-            if step.counts.any():
-                if (probe.barred(step.logits).argmax(1) != probe.end).any():
-                    return
-                break
+        first = next(step for step in rollout(engine, probe, pixels) if step.counts.any())
+        if (probe.barred(first.logits).argmax(1) != search.end).any():
+            return
     raise ConversionError(
         f"{what}: says nothing of any of {len(probe.pixels)} photos: train it longer"
     )
 
 
 def _first_step(
-    engine: Engine, probe: Probe, pixels: npt.NDArray[np.uint8], tokens: Ints
-) -> tuple[Floats, Floats, Floats]:
-    """Keys and values [L, B, N, D], and logits [1, B, K, V] of tokens [B, K] at position 0."""
-    cross = engine.encode(pixels)
-    logits, _ = engine.step(tokens, 0, cross, empty_cache(probe.sizes, tokens.size))
-    return (*cross, logits[None])
+    engine: Engine, probe: Probe, pixels: npt.NDArray[np.uint8], tokens: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What photos look like to the decoder, and logits of tokens [B, K] in the first place; the
+    photos are the first axis."""
+    state = probe.begin(engine, pixels, tokens.shape[1])
+    seen = {name: np.moveaxis(state[name], 1, 0) for name in EncoderGraph.outputs}
+    return {**seen, "logits": forced(engine, state, tokens)["logits"]}
 
 
-def _apart(ours: tuple[Floats, ...], theirs: tuple[Floats, ...], our: int, their: int) -> float:
+def _apart(
+    ours: Mapping[str, npt.NDArray[np.float32]],
+    theirs: Mapping[str, npt.NDArray[np.float32]],
+    our: int,
+    their: int,
+) -> float:
     """The largest difference of photo `our` of ours from photo `their` of theirs, as a share."""
     return max(
-        float(np.abs(a[:, our] - b[:, their]).max() / max(1.0, np.abs(a[:, our]).max()))
-        for a, b in zip(ours, theirs, strict=True)
+        float(np.abs(a[our] - theirs[name][their]).max() / max(1.0, np.abs(a[our]).max()))
+        for name, a in ours.items()
     )

@@ -21,7 +21,7 @@ from nanocap.bundle.manifest import StateTensor
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.layers import MASKED
-from nanocap.student.search import CONSTANT, Search, State
+from nanocap.student.search import CONSTANT, Search, SearchState
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 CACHES = ("keys", "values")
@@ -183,7 +183,7 @@ class SearchBegin(Graph):
     """What begins a search, for the photos that `cross_keys` [L, B, N, D] is of: a state."""
 
     inputs = ("cross_keys", "beam_places", "quality", "length", "length_penalty")
-    outputs = (*State._fields, *CACHES)
+    outputs = (*SearchState._fields, *CACHES)
 
     def __init__(self, student: Student, search: Search) -> None:
         super().__init__()
@@ -207,8 +207,8 @@ class SearchBegin(Graph):
 class SearchStep(Graph):
     """What takes a search a step further: the moving part of a state, by the decoder's outputs."""
 
-    inputs = (*State._fields, *DecoderGraph.outputs)
-    outputs = tuple(f"{NEW}{name}" for name in (*State._fields, *CACHES) if name not in CONSTANT)
+    inputs = (*SearchState._fields, *DecoderGraph.outputs)
+    outputs = tuple(f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT)
 
     def __init__(self, search: Search) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class SearchStep(Graph):
         written_values: Tensor,
     ) -> tuple[Tensor, ...]:
         """See `Search.step`. (torch.export wants the arguments one by one.)"""
-        state = State(
+        state = SearchState(
             control,
             penalty,
             bias,
@@ -250,7 +250,7 @@ class SearchStep(Graph):
         after, rows = self.search.step(state, logits)
         moved = after._asdict()
         return (
-            *(moved[name] for name in State._fields if name not in CONSTANT),
+            *(moved[name] for name in SearchState._fields if name not in CONSTANT),
             written_keys.index_select(1, rows),
             written_values.index_select(1, rows),
         )
@@ -339,7 +339,7 @@ AXES = {
     **dict.fromkeys((*CACHES, "written_keys", "written_values"), {1: "rows"}),
     **{
         name: _BY_BEAM
-        for name in State._fields
+        for name in SearchState._fields
         if name not in ("control", "penalty", "position", "going")
     },
     "going": {0: "images"},

@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime: `encoder.onnx` and `decoder.onnx` in each of `convert.precisions`."""
+"""ONNX for ONNX Runtime: `begin.onnx` and `step.onnx` in each of `convert.precisions`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ import onnx
 from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, check_precisions
-from nanocap.convert.graphs.modules import AXES, DECODER_AXES, DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs.modules import (
+    AXES,
+    DECODER_AXES,
+    DecoderGraph,
+    EncoderGraph,
+    Sizes,
+    state_tensors,
+)
 from nanocap.convert.graphs.passes import clean
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.graphs.visual_tokens import with_tokens
+from nanocap.convert.onnx.joining import EXAMPLE_BEAMS, EXAMPLE_IMAGES, SearchGraphs
 from nanocap.convert.onnx.sessions import fused, running_operators, threads
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.photos import spread
+from nanocap.convert.probe import BATCH, batches, rollout
 from nanocap.convert.quantization.calibration import Feeds
 from nanocap.convert.quantization.divergence import Judge
 from nanocap.convert.quantization.int8 import (
@@ -33,12 +42,10 @@ from nanocap.convert.quantization.int8 import (
 from nanocap.convert.quantization.precisions import PRECISIONS as KINDS
 from nanocap.convert.quantization.precisions import Maker, Precision
 from nanocap.convert.quantization.sensitivity import Found, search
-from nanocap.convert.rollout import BATCH, batches, rollout
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Student
 
 PRECISIONS = tuple(KINDS)
-EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
 JUDGED = 32  # photos at most, a quarter of those to calibrate on, that int8 is chosen by
 FEW = 16  # photos; with fewer none is held back
 DECODER_PHOTOS = 32  # each gives a dozen steps: enough for the ranges of the decoder
@@ -60,6 +67,7 @@ class _Source:
 
     Attributes:
         encoders: by visual tokens.
+        search: what goes behind both graphs in the end.
         engines: both graphs as they are, by visual tokens.
         made: graphs by their maker and, of an encoder, its tokens: int4 has the encoder of int8.
         found: how int8 is made best of a role, where the job leaves that open.
@@ -69,6 +77,7 @@ class _Source:
     job: Job
     encoders: Mapping[int, onnx.ModelProto]
     decoder: onnx.ModelProto
+    search: SearchGraphs
     engines: Mapping[int, Engine]
     made: dict[tuple[Maker, int | None], onnx.ModelProto] = field(default_factory=dict)
     found: dict[str, Found] = field(default_factory=dict)
@@ -89,11 +98,13 @@ class _Source:
             sizes.decoder_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS),
             DECODER_AXES,
         )
+        search = SearchGraphs.trace(student, job.search)
         engines = {}
         for tokens, each in students.items():
-            engines[tokens] = _engine(encoders[tokens], decoder)
+            packed = _pack("draft", "draft", student, tokens, search, encoders[tokens], decoder)
+            engines[tokens] = load_engine(packed.artifact, packed.files, threads())
             _exact(each, engines[tokens], job, f"onnx fp32 of {tokens} tokens")
-        return cls(student, job, encoders, decoder, engines)
+        return cls(student, job, encoders, decoder, search, engines)
 
     def encoder(self, kind: Precision, tokens: int) -> onnx.ModelProto:
         """The encoder of so many tokens in a precision."""
@@ -127,6 +138,10 @@ class _Source:
             options = replace(options, decoder=self._best("decoder").choice)
         return options
 
+    def pack(self, name: str, precision: str, tokens: int, *graphs: onnx.ModelProto) -> Exported:
+        """The encoder and the decoder as an artifact."""
+        return _pack(name, precision, self.student, tokens, self.search, *graphs)
+
     def _best(self, role: str) -> Found:
         if role not in self.found:
             fit, judged = self._split
@@ -148,7 +163,7 @@ class _Source:
     @cached_property
     def _judge(self) -> Judge:
         probe = replace(self.job.probe, pixels=self._split[1])
-        return Judge(self.encoders[self._tokens], self.decoder, probe)
+        return Judge(self.encoders[self._tokens], self.decoder, self.search, probe)
 
     @property
     def _tokens(self) -> int:
@@ -188,7 +203,7 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     seen = f", calibrated on {len(job.calibration)} photos" if kind.calibrated else ""
     job.report(f"{name}: making the graphs{seen}")
     encoder, decoder = source.encoder(kind, tokens), source.decoder_in(kind)
-    packed = _pack(name, precision, tokens, encoder, decoder)
+    packed = source.pack(name, precision, tokens, encoder, decoder)
     if precision != "fp32":
         _check_integer(packed, kind, source.options(kind))
     if kind.fused and not job.qdq:
@@ -196,7 +211,7 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
             fused(graph) if role in kind.fused else graph
             for role, graph in (("encoder", encoder), ("decoder", decoder))
         ]
-        packed = _pack(name, precision, tokens, *ready)
+        packed = source.pack(name, precision, tokens, *ready)
     measured: dict[str, Any] = {"bytes": sum(map(len, packed.files.values()))}
     if tokens != source.student.dimensions.visual_tokens:
         measured["trained_tokens"] = source.student.dimensions.visual_tokens
@@ -212,7 +227,8 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
     parity = compare(source.engines[tokens], engine, job.probe)
     measured["parity"] = {"against": "fp32", **parity.to_dict()}
     if kind.emulate is not None:
-        emulated = _engine(kind.emulate(encoder), kind.emulate(decoder))
+        other = source.pack(name, precision, tokens, kind.emulate(encoder), kind.emulate(decoder))
+        emulated = load_engine(other.artifact, other.files, threads())
         parity = compare(source.engines[tokens], emulated, job.probe)
         measured["parity_emulated"] = {"against": "fp32", **parity.to_dict()}
     return _measured(packed, measured)
@@ -221,7 +237,7 @@ def _export(source: _Source, precision: str, tokens: int) -> Exported:
 def _exact(student: Student, engine: Engine, job: Job, name: str) -> Parity:
     """How far an engine in fp32 is from eager: only by rounding, alone and in batches."""
     job.report(f"{name}: comparing with eager on {len(job.probe.pixels)} photos")
-    parity = compare(EagerEngine(student), engine, job.probe)
+    parity = compare(EagerEngine(student, job.search), engine, job.probe)
     check_exact(parity, name)
     check_batches(engine, job.probe, name)
     return parity
@@ -229,8 +245,8 @@ def _exact(student: Student, engine: Engine, job: Job, name: str) -> Parity:
 
 def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> None:
     """That nothing runs in float after all which the precision has in integers."""
-    never = {"encoder": kind.float_encoder, "decoder": kind.float_decoder}
-    chosen = {"encoder": options.encoder, "decoder": options.decoder}
+    never = {"begin": kind.float_encoder, "step": kind.float_decoder}
+    chosen = {"begin": options.encoder, "step": options.decoder}
     for role, path in packed.artifact.files.items():
         running = running_operators(packed.files[path])
         left = {op: running[op] for op in never[role] if running[op]}
@@ -242,20 +258,22 @@ def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> N
             raise ConversionError(f"{packed.artifact.name}: {role} still runs {left} in float")
 
 
-def _engine(encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> Engine:
-    packed = _pack("draft", "draft", 1, encoder, decoder)
-    return load_engine(packed.artifact, packed.files, threads())
-
-
 def _pack(
-    name: str, precision: str, tokens: int, encoder: onnx.ModelProto, decoder: onnx.ModelProto
+    name: str,
+    precision: str,
+    student: Student,
+    tokens: int,
+    search: SearchGraphs,
+    encoder: onnx.ModelProto,
+    decoder: onnx.ModelProto,
 ) -> Exported:
-    graphs = {"encoder": encoder, "decoder": decoder}
+    graphs = {"begin": search.begin(encoder), "step": search.step(decoder)}
     paths = {role: f"{name}/{role}.onnx" for role in graphs}
     for graph in graphs.values():
         graph.producer_name, graph.producer_version = "nanocap", ""
         onnx.checker.check_model(graph)
-    artifact = Artifact(name, "onnx", precision, tokens, paths)
+    state = state_tensors(student, tokens)
+    artifact = Artifact(name, "onnx", precision, tokens, paths, state=state)
     return Exported(artifact, {paths[role]: g.SerializeToString() for role, g in graphs.items()})
 
 

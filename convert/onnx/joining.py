@@ -27,7 +27,7 @@ from nanocap.convert.graphs.passes import clean
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.onnx.sessions import folded
 from nanocap.student import Student
-from nanocap.student.search import Search, State
+from nanocap.student.search import Search, SearchState
 
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
 
@@ -47,9 +47,9 @@ class SearchGraphs:
         started = dict(zip(begin.outputs, begin(*example), strict=True))
         logits = started["bias"].clone()
         written = [started[name].clone() for name in CACHES]
-        state = [started[name] for name in State._fields]
+        state = [started[name] for name in SearchState._fields]
         return cls(
-            folded(_computed(trace(begin, example))),
+            _computed(folded(trace(begin, example))),
             folded(trace(step, (*state, logits, *written))),
         )
 

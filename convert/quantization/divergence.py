@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.convert.onnx.sessions import open_session
-from nanocap.convert.rollout import Probe, batches, empty_cache, rollout
-from nanocap.runtime.engines import Floats, Ints
+from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines.onnx import OnnxEngine
 
 Scores = npt.NDArray[np.float64]
@@ -20,8 +20,7 @@ Scores = npt.NDArray[np.float64]
 class _Said:
     """One position of the reference's captions: what went in, and the odds of what came out."""
 
-    tokens: Ints
-    position: int
+    tokens: npt.NDArray[np.int64]
     counts: npt.NDArray[np.bool_]
     log_odds: Scores
 
@@ -34,17 +33,24 @@ class Judge:
 
     Args:
         encoder, decoder: fp32.
+        search: that goes with them.
         probe: photos to judge on; none that the candidates were calibrated on.
     """
 
-    def __init__(self, encoder: onnx.ModelProto, decoder: onnx.ModelProto, probe: Probe) -> None:
-        self._probe = probe
-        self._encoder = open_session(encoder.SerializeToString())
-        self._decoder = open_session(decoder.SerializeToString())
-        engine = OnnxEngine(self._encoder, self._decoder)
+    def __init__(
+        self,
+        encoder: onnx.ModelProto,
+        decoder: onnx.ModelProto,
+        search: SearchGraphs,
+        probe: Probe,
+    ) -> None:
+        self._probe, self._search = probe, search
+        self._begin = open_session(search.begin(encoder).SerializeToString())
+        self._step = open_session(search.step(decoder).SerializeToString())
+        engine = OnnxEngine(self._begin, self._step)
         self._said = [
             [
-                _Said(step.tokens, step.position, step.counts, _log_odds(step.logits))
+                _Said(step.state["tokens"], step.counts, _log_odds(step.logits))
                 for step in rollout(engine, probe, pixels)
             ]
             for pixels in batches(probe.pixels)
@@ -57,22 +63,22 @@ class Judge:
 
     def encoder(self, candidate: onnx.ModelProto) -> Scores:
         """[photos], with fp32's decoder."""
-        session = open_session(candidate.SerializeToString())
-        return self._divergence(OnnxEngine(session, self._decoder))
+        session = open_session(self._search.begin(candidate).SerializeToString())
+        return self._divergence(OnnxEngine(session, self._step))
 
     def decoder(self, candidate: onnx.ModelProto) -> Scores:
         """[photos], with fp32's encoder."""
-        session = open_session(candidate.SerializeToString())
-        return self._divergence(OnnxEngine(self._encoder, session))
+        session = open_session(self._search.step(candidate).SerializeToString())
+        return self._divergence(OnnxEngine(self._begin, session))
 
     def _divergence(self, engine: OnnxEngine) -> Scores:
         found = []
         for pixels, said in zip(batches(self._probe.pixels), self._said, strict=True):
-            cross, cache = engine.encode(pixels), empty_cache(self._probe.sizes, len(pixels))
+            state = self._probe.begin(engine, pixels)
             total, pieces = np.zeros(len(pixels)), np.zeros(len(pixels))
             for one in said:
-                logits, cache = engine.step(one.tokens, one.position, cross, cache)
-                apart = one.log_odds - _log_odds(logits[:, 0])
+                state = forced(engine, state, one.tokens)
+                apart = one.log_odds - _log_odds(state["logits"][:, 0])
                 total += np.where(one.counts, (np.exp(one.log_odds) * apart).sum(1), 0)
                 pieces += one.counts
             found.append(total / pieces)

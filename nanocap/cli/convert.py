@@ -170,7 +170,7 @@ def command(
             backends = BACKENDS
         precisions = every_precision(backends)
     from nanocap.bundle import Bundle
-    from nanocap.bundle.manifest import DecodingDefaults
+    from nanocap.bundle.manifest import SearchDefaults
     from nanocap.convert.build import build_bundle
     from nanocap.convert.onnx.sessions import use_threads
 
@@ -186,7 +186,7 @@ def command(
         golden=golden,
         name=name,
         version=version,
-        decoding=DecodingDefaults(beams=beams, length_penalty=length_penalty),
+        search=SearchDefaults(beams=beams, length_penalty=length_penalty),
         calibration_photos=calibration,
         qdq=qdq,
         overwrite=overwrite,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MASKED = -1e4  # additive mask; -inf makes NaN in fp16 and on some delegates
+NEVER = -1e30  # a log probability that no sum of real ones comes near
 
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nanocap.bundle.vocabulary import WORD_MARK
+from nanocap.student.layers import NEVER
 
 JOINING = ("and", "or")
 # How a phrase may not come again: its length in pieces, and the joining pieces in between.

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from nanocap.bounds import MAX_BEAMS
 from nanocap.errors import OptionError
+from nanocap.student.layers import NEVER
 from nanocap.student.repeats import WINDOW, RepeatRule
 
-NEVER = -1e30  # a log probability that no sum of real ones comes near
 PROMPT = 2  # positions of the control tokens: quality, then length
 
 Choice: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -30,7 +30,7 @@ Choice: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 first: [B, count] each."""
 
 
-class State(NamedTuple):
+class SearchState(NamedTuple):
     """Where a search stands; all that it needs besides the decoder's caches.
 
     Attributes:
@@ -111,7 +111,7 @@ class Search(nn.Module):
 
     def begin(
         self, images: int, beams: int, quality: Tensor, length: Tensor, length_penalty: Tensor
-    ) -> State:
+    ) -> SearchState:
         """The state before the first step.
 
         Args:
@@ -124,7 +124,7 @@ class Search(nn.Module):
         first = torch.arange(beams, device=device) == 0
         pads = torch.full(shape, self.pad, device=device)
         nothing = torch.zeros(shape, device=device)
-        return State(
+        return SearchState(
             control=length.clone(),
             penalty=length_penalty.clone(),
             bias=torch.zeros(images, beams, self.vocabulary, device=device),
@@ -140,7 +140,7 @@ class Search(nn.Module):
             going=torch.ones(images, dtype=torch.bool, device=device),
         )
 
-    def step(self, state: State, logits_BKV: Tensor) -> tuple[State, Tensor]:
+    def step(self, state: SearchState, logits_BKV: Tensor) -> tuple[SearchState, Tensor]:
         """One step further.
 
         Args:
@@ -206,7 +206,7 @@ class Search(nn.Module):
             (first + parents.gather(1, kept)).flatten(),
         )
 
-    def _past(self, state: State) -> Tensor:
+    def _past(self, state: SearchState) -> Tensor:
         """The last `WINDOW` pieces of each beam, `pad` where there are none. [B, K, WINDOW]"""
         behind = F.pad(state.ids, (WINDOW, 0), value=self.pad)
         window = torch.arange(WINDOW, device=behind.device)
