@@ -10,7 +10,13 @@ import numpy.typing as npt
 import torch
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs.modules import CACHES, DecoderGraph, EncoderGraph, SearchBegin
+from nanocap.convert.graphs.modules import (
+    CACHES,
+    DecoderGraph,
+    EncoderGraph,
+    SearchBegin,
+    Sizes,
+)
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.state import State
@@ -27,7 +33,8 @@ class EagerEngine:
 
     def __init__(self, student: Student, search: Search) -> None:
         self._student, self._search = student.eval(), search
-        self._encoder, self._begin = EncoderGraph(student), SearchBegin(student, search)
+        self._encoder = EncoderGraph(student)
+        self._begin = SearchBegin(Sizes.of(student.dimensions), search)
 
     @torch.no_grad()
     def begin(

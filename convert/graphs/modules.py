@@ -185,9 +185,9 @@ class SearchBegin(Graph):
     inputs = ("cross_keys", "beam_places", "quality", "length", "length_penalty")
     outputs = (*SearchState._fields, *CACHES)
 
-    def __init__(self, student: Student, search: Search) -> None:
+    def __init__(self, sizes: Sizes, search: Search) -> None:
         super().__init__()
-        self.search, self.sizes = search, Sizes.of(student.dimensions)
+        self.search, self.sizes = search, sizes
 
     def forward(
         self,
@@ -256,19 +256,17 @@ class SearchStep(Graph):
         )
 
 
-def state_tensors(student: Student, visual_tokens: int) -> tuple[StateTensor, ...]:
+def state_tensors(sizes: Sizes, search: Search) -> tuple[StateTensor, ...]:
     """The state between the two graphs, for the manifest."""
-    dimensions = student.dimensions
-    sizes = Sizes.of(dimensions)
-    longest = dimensions.max_tokens - 1
+    longest = search.longest
     beams = ("images", "beams")
-    cross = (sizes.layers, "images", visual_tokens, sizes.cross_width)
+    cross = (sizes.layers, "images", sizes.visual_tokens, sizes.cross_width)
     cache = (sizes.layers, "rows", sizes.max_tokens, sizes.cache_width)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
         **dict.fromkeys(EncoderGraph.outputs, ("float32", cross)),
         "control": ("int64", (1,)),
         "penalty": ("float32", (1,)),
-        "bias": ("float32", (*beams, dimensions.vocabulary)),
+        "bias": ("float32", (*beams, search.vocabulary)),
         "position": ("int64", (1,)),
         "tokens": ("int64", beams),
         "totals": ("float32", beams),

@@ -7,8 +7,7 @@ import torch
 
 from nanocap.distill.data.tokenizer import END, SPECIALS
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.training.beam import beam_search
-from nanocap.distill.training.rollout import roll_out
+from nanocap.distill.training.rollout import beam_search, roll_out
 from nanocap.student import Student
 
 NEVER = [i for i in range(len(SPECIALS)) if i != END]
@@ -32,6 +31,7 @@ def probabilities(student: Student, pixels: torch.Tensor, ids: list[int]) -> tor
     """[T, V]: of each piece of a row and of what follows it, from one full pass."""
     logits = student(pixels[None], torch.tensor([[[3, 6, *ids]]]))[0, 0, 1:]
     logits[:, NEVER] = float("-inf")
+    logits[0, END] = float("-inf")  # an empty caption is no answer
     return logits.softmax(-1)
 
 
