@@ -114,8 +114,11 @@ class Parity:
         }
 
 
-def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
+def compare(reference: Engine, candidate: Engine, probe: Probe, *, beams: int = 1) -> Parity:
     """Run both engines side by side over greedy captions of the reference.
+
+    Args:
+        beams: the fewest that the candidate takes; all are fed the same.
 
     Raises:
         ConversionError: the candidate gives values that are not finite.
@@ -126,7 +129,7 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
     divergences: list[Divergence] = []
     seen = 0
     for pixels in batches(probe.pixels):
-        mine = probe.begin(candidate, pixels)
+        mine = probe.begin(candidate, pixels, beams)
         same = np.ones(len(pixels), np.bool_)
         for step in rollout(reference, probe, pixels):
             mine = forced(candidate, mine, step.state["tokens"])

@@ -208,7 +208,9 @@ class SearchStep(Graph):
     """What takes a search a step further: the moving part of a state, by the decoder's outputs."""
 
     inputs = (*SearchState._fields, *DecoderGraph.outputs)
-    outputs = tuple(f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT)
+    outputs = tuple(
+        f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT
+    )
 
     def __init__(self, search: Search) -> None:
         super().__init__()

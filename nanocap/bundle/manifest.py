@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -213,6 +213,18 @@ class Manifest:
         needed.update(path for artifact in self.artifacts for path in artifact.files.values())
         missing = sorted(needed - set(self.files))
         need(not missing, f"files has no entry for {', '.join(missing[:3])}")
+
+
+def never_generated(
+    tokens: TokenIds, controls: Controls, special: Collection[int]
+) -> tuple[int, ...]:
+    """The ids that no caption holds: padding, unknown, controls, other special pieces, not the end.
+
+    Args:
+        special: the vocabulary's pieces that are no text; see `Vocabulary.special`.
+    """
+    never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
+    return tuple(sorted((never | set(special)) - {tokens.end}))
 
 
 def safe_path(path: str, where: str = "manifest.json") -> str:
