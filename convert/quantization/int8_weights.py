@@ -1,9 +1,9 @@
 """8-bit weights under float arithmetic: the size of int8, and the same answer on every processor.
 
-Processors add int8 products in different ways, and a caption may turn on it; floats they add alike,
-up to the last digits. Weights are multiplied out when a session opens (`SESSION`), so that a caption
-takes the time and the memory of fp32. In WebAssembly, which has no int8 products, that is the
-fastest there is.
+Processors add int8 products in different ways, and a caption may turn on it; floats they add alike
+up to the last digits. The weights are multiplied out when a session opens (`SESSION`), so that a
+caption takes the time and the memory of fp32. In WebAssembly, which has no int8 products, that is
+the fastest there is.
 """
 
 from __future__ import annotations
