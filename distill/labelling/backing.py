@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanocap.distill.labelling.agree import voices
 from nanocap.distill.labelling.decision import Decision
+from nanocap.distill.labelling.proposals import voices
 from nanocap.measure.metrics.facts import Facts, extract
 from nanocap.measure.metrics.facts.entries import lexicon
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nanocap.distill.labelling.agree import distinct
 from nanocap.distill.labelling.backing import Backing
 from nanocap.distill.labelling.decision import FUSED, ORIGINAL, Candidate, Decision
+from nanocap.distill.labelling.fusion import name
 from nanocap.distill.labelling.lengths import TOO_LONG, shortened, whole_sentences
-from nanocap.distill.labelling.naming import name
-from nanocap.distill.labelling.prune import prune
+from nanocap.distill.labelling.proposals import distinct
+from nanocap.distill.labelling.text_support import prune
 
 MOST_ORIGINALS = 5  # texts of one photo that are looked at
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanocap.distill.labelling.adapt import Eyes
+from nanocap.distill.labelling.adaptation import Eyes
 from nanocap.distill.labelling.detector import Detector
-from nanocap.distill.labelling.match import LineUp
+from nanocap.distill.labelling.evidence import LineUp
 from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.panel import Panel
 from nanocap.distill.labelling.photos import PhotoShards

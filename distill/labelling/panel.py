@@ -8,19 +8,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.labelling.adapt import Eyes, adapt
-from nanocap.distill.labelling.agree import agree
+from nanocap.distill.labelling.adaptation import Eyes, adapt
 from nanocap.distill.labelling.clock import Clock
 from nanocap.distill.labelling.decision import Decision
 from nanocap.distill.labelling.detector import Detector
+from nanocap.distill.labelling.evidence import LineUp
 from nanocap.distill.labelling.fuse import fuse
 from nanocap.distill.labelling.levels import grade
-from nanocap.distill.labelling.match import LineUp
 from nanocap.distill.labelling.plan import claim, make_plan
+from nanocap.distill.labelling.proposals import agree
 from nanocap.distill.labelling.propose import members
+from nanocap.distill.labelling.quality import verify
 from nanocap.distill.labelling.rank import rank
 from nanocap.distill.labelling.task import Task
-from nanocap.distill.labelling.verify import verify
 from nanocap.distill.teachers import KeyedTeacher, Teacher
 
 

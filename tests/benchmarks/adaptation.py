@@ -30,7 +30,7 @@ from commands import scored
 
 from nanocap.distill.data.augment import decode
 from nanocap.distill.data.sources import Example, read_source
-from nanocap.distill.labelling.adapt import STRANGERS, Eyes, drop_unseen
+from nanocap.distill.labelling.adaptation import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
 from nanocap.distill.recipes.chain import Chain
 from nanocap.distill.recipes.recipe import Recipe, load_recipe

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nanocap.distill.labelling.agree import voices
 from nanocap.distill.labelling.decision import ORIGINAL, TEACHER, Candidate, Decision, Sight
 from nanocap.distill.labelling.lengths import whole_sentences
+from nanocap.distill.labelling.proposals import voices
 from nanocap.distill.labelling.repetition import repeated
 from nanocap.measure.metrics.facts import KINDS, Fact, closure, extract, of_kind
 from nanocap.measure.metrics.facts.entries import lexicon

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nanocap.distill.labelling.backing import GROUPS, Backing
 from nanocap.distill.labelling.pieces import Piece, pieces
-from nanocap.distill.labelling.prune import with_article
+from nanocap.distill.labelling.text_support import with_article
 from nanocap.measure.metrics.facts import KINDS, Facts, closure, extract, of_kind
 from nanocap.measure.metrics.facts.entries import lexicon
 from nanocap.measure.metrics.facts.roles import Role
