@@ -16,13 +16,12 @@ from itertools import islice
 
 from PIL import Image
 
-from nanocap.distill.labelling.clock import Clock
 from nanocap.distill.labelling.decision import Decision
-from nanocap.distill.labelling.panel import Panel
+from nanocap.distill.labelling.panel import Clock, Panel
 from nanocap.distill.labelling.photos import Opened, Photo, open_photo
-from nanocap.distill.labelling.propose import propose
+from nanocap.distill.labelling.plan import Labelled, Task
+from nanocap.distill.labelling.proposals import propose
 from nanocap.distill.labelling.shards import LabelShard
-from nanocap.distill.labelling.task import Labelled, Task
 
 AHEAD = 3  # batches that are decoded before the teacher asks for them
 BEHIND = 4  # batches that may wait to be judged

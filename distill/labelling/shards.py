@@ -88,7 +88,7 @@ class ParquetRows:
 
 
 def open_rows(format: str, path: Path) -> Rows:
-    """A new file of a format (see `nanocap.distill.labelling.options.FORMATS`)."""
+    """A new file of a format (see `nanocap.distill.labelling.plan.FORMATS`)."""
     return ParquetRows(path) if format == "parquet" else TarRows(path)
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from nanocap.distill.data.corpus import prepare
 from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling import Options, label
-from nanocap.distill.labelling.order import Order
+from nanocap.distill.labelling.panel import Order
 from nanocap.distill.recipes.earlier_runs import Earlier, mentioned
 from nanocap.distill.recipes.recipe import Before, Recipe, load_recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
