@@ -17,9 +17,10 @@ from nanocap.distill.labelling.evidence import Detector, LineUp
 from nanocap.distill.labelling.fusion import fuse
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.plan import Options, Task, claim, make_plan
-from nanocap.distill.labelling.proposals import agree, members
+from nanocap.distill.labelling.proposals import agree
 from nanocap.distill.labelling.quality import grade, rank, verify
 from nanocap.distill.teachers import KeyedTeacher, Teacher, load_teacher
+from nanocap.distill.teachers.ensemble import Pool
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.training.devices import use_threads
 from nanocap.errors import OptionError
@@ -41,8 +42,12 @@ class Panel:
 
     @property
     def members(self) -> tuple[Teacher | KeyedTeacher, ...]:
-        """The teachers one by one."""
-        return members(self.teachers)
+        """The teachers one by one: whose captions a pool would mix keep their origin here."""
+        return tuple(
+            member
+            for teacher in self.teachers
+            for member in (teacher.members if isinstance(teacher, Pool) else (teacher,))
+        )
 
     def claim(self, task: Task) -> None:
         """Make the task's folder that of this panel. Raises DataError if it is another's."""

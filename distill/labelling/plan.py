@@ -13,11 +13,10 @@ from typing import Any
 from nanocap import __version__
 from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling.photos import PhotoShards
-from nanocap.distill.labelling.shards import finished
+from nanocap.distill.labelling.shards import ROWS, finished
 from nanocap.distill.teachers import KeyedTeacher, Teacher
 from nanocap.errors import DataError, OptionError
 
-FORMATS = ("tar", "parquet")
 MOST_PARTS = 4096
 PLAN, MANIFEST = "plan.json", "manifest.json"
 SHOWN = 60  # characters of a value in an error
@@ -50,8 +49,8 @@ class Options:
         for name in ("captions", "batch", "shard"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.format not in FORMATS:
-            raise OptionError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
+        if self.format not in ROWS:
+            raise OptionError(f"format {self.format!r} is not one of {', '.join(ROWS)}")
         one, parts = self.part
         if not 1 <= one <= parts <= MOST_PARTS:
             raise OptionError(f"part {one}/{parts}: must be from 1/N to N/N, such as 2/8")

@@ -18,21 +18,11 @@ from nanocap.distill.labelling.decision import (
     whole_sentences,
 )
 from nanocap.distill.teachers import KeyedTeacher, Teacher, ask
-from nanocap.distill.teachers.ensemble import Pool
 from nanocap.distill.training.cider import Cider
 
 NOTHING = "no teacher has a caption of it"
 SAID = "another candidate says it in the same words"
 WORDLESS = "has no words"
-
-
-def members(teachers: Sequence[Teacher | KeyedTeacher]) -> tuple[Teacher | KeyedTeacher, ...]:
-    """The teachers one by one: whose captions a pool would mix keep their origin here."""
-    return tuple(
-        member
-        for teacher in teachers
-        for member in (teacher.members if isinstance(teacher, Pool) else (teacher,))
-    )
 
 
 def propose(
@@ -85,7 +75,8 @@ def agree(decision: Decision) -> Decision:
     words = [one.words for one in spoken]
 
     def measured(candidate: Candidate) -> Candidate:
-        others = _without(spoken, words, candidate)
+        # the words of all voices but its own; one that says the same is another
+        others = [text for one, text in zip(spoken, words, strict=True) if one is not candidate]
         if candidate.agreement is not None or not others:
             return candidate
         score = cider.score(candidate.words, others)
@@ -106,8 +97,3 @@ def distinct(decision: Decision) -> Decision:
         return candidate
 
     return decision.with_candidates(first)
-
-
-def _without(spoken: Sequence[Candidate], words: Sequence[str], candidate: Candidate) -> list[str]:
-    """The words of all voices but the candidate's own; one that says the same is another."""
-    return [text for one, text in zip(spoken, words, strict=True) if one is not candidate]

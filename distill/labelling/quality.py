@@ -169,8 +169,7 @@ def _stated_twice(
 
 def _sees(sight: Sight, name: str) -> bool:
     """A detector that sees a person has seen as much of a woman as it can."""
-    entails = lexicon().objects.entails
-    return any(entails(one, name) or entails(name, one) for one in sight.seen)
+    return any(lexicon().objects.related(one, name) for one in sight.seen)
 
 
 def _denies(sight: Sight, name: str) -> bool:

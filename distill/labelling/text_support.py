@@ -16,6 +16,7 @@ from nanocap.distill.labelling.decision import Decision
 from nanocap.distill.labelling.proposals import voices
 from nanocap.measure.metrics.facts import Facts, extract
 from nanocap.measure.metrics.facts.entries import lexicon
+from nanocap.measure.metrics.facts.extraction import ACTORS, is_kind
 from nanocap.measure.metrics.facts.roles import FUNCTION, Role, roles
 from nanocap.measure.metrics.facts.words import TOKEN, Unit, units
 
@@ -28,7 +29,6 @@ _CUTS = (Role.PREPOSITION, Role.VERB, Role.BE, Role.TO, Role.WHO, Role.AND, Role
 _GLUE = (Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA, Role.STOP, Role.DETERMINER)
 _MODIFIERS = (Role.ADJECTIVE, Role.PARTICIPLE)
 _DEGREES = ("very", "so", "too", "really", "quite", "rather")
-_ACTORS = ("person", "animal", "vehicle")
 
 
 @dataclass(frozen=True)
@@ -107,28 +107,24 @@ class Backing:
         """
         if name in self.absent:
             return False
-        entails = lexicon().objects.entails
-        if any(entails(one, name) or entails(name, one) for one in self.objects):
+        known = lexicon().objects
+        if any(known.related(one, name) for one in self.objects):
             return True
-        role = entails(name, "person") and name not in LITERAL
-        return role and any(entails(one, "person") for one in self.objects)
+        role = known.entails(name, "person") and name not in LITERAL
+        return role and any(known.entails(one, "person") for one in self.objects)
 
     def attribute(self, owner: str | None, name: str) -> bool:
         """Whether others say it, or more, of this object; of any object where there is none."""
         known = lexicon()
         return any(
-            known.attributes.entails(stated, name) and (owner is None or _related(owner, other))
+            known.attributes.entails(stated, name)
+            and (owner is None or known.objects.related(owner, other))
             for other, stated in self.attributes
         )
 
     def verb(self, name: str) -> bool:
         """Whether others see anybody do it."""
         return name in self.verbs
-
-
-def _related(one: str, other: str) -> bool:
-    entails = lexicon().objects.entails
-    return entails(one, other) or entails(other, one)
 
 
 @dataclass(frozen=True)
@@ -224,13 +220,8 @@ def _hangs(found: Sequence[Piece], chunk: Sequence[int], gone: Sequence[int]) ->
         return not acts and before.role in (Role.PREPOSITION, Role.VERB, Role.BE)
     if first.role is Role.PREPOSITION:
         return any(found[at].role is Role.VERB for at in gone)
-    return _has_actor(found, gone)
-
-
-def _has_actor(found: Sequence[Piece], chunk: Sequence[int]) -> bool:
-    entails = lexicon().objects.entails
-    names = [found[at].unit.noun for at in chunk if found[at].head]
-    return any(name and entails(name, kind) for name in names for kind in _ACTORS)
+    names = [found[at].unit.noun for at in gone if found[at].head]
+    return any(name and is_kind(name, *ACTORS) for name in names)
 
 
 def _backed(chunk: list[tuple[int, Piece]], backing: Backing) -> list[int]:

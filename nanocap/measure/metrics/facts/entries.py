@@ -35,6 +35,10 @@ class Entries:
         """Whether who says `special` has also said `general`: a boy is a person."""
         return special == general or general in self.kinds.get(special, ())
 
+    def related(self, one: str, other: str) -> bool:
+        """Whether either entails the other."""
+        return self.entails(one, other) or self.entails(other, one)
+
 
 @dataclass(frozen=True)
 class Lexicon:
