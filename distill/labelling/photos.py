@@ -13,12 +13,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.data.augment import decode
 from nanocap.distill.data.keys import distinct
 from nanocap.distill.data.rows import cell, texts
 from nanocap.distill.data.stores import Sample, Store, open_store
 from nanocap.errors import DataError, ImageError
 from nanocap.image.formats import open_image
+from nanocap.image.image import load_rgb
 
 STORED = {"JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "PNG": "png"}  # suffix by format
 LOSSY = ("HEIF", "AVIF", "JPEG2000")  # formats of photos that a JPEG does justice
@@ -136,7 +136,7 @@ def open_photo(photo: Photo) -> Opened:
     if photo.broken or not photo.data:
         return Opened(photo, reason=photo.broken or "has no image")
     try:
-        image = decode(photo.data)
+        image = load_rgb(photo.data)
         with open_image(io.BytesIO(photo.data), photo.key) as stored:
             format = stored.format or ""
     except ImageError as error:
