@@ -115,7 +115,7 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
             texts += filter(None, map(pieces.normalize, example.captions))
             counts.append(len(example.captions))
     except DataError as error:
-        if texts or not _without_captions(source, left_out):
+        if texts or not (source.folder and left_out):
             raise
         raise DataError(
             f"{folder}: none of its {len(left_out)} photos has a caption: write captions.jsonl"
@@ -131,10 +131,6 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
     except (OSError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: cannot be written ({error})") from error
     return draft
-
-
-def _without_captions(source: Source, left_out: dict[str, str]) -> bool:
-    return bool(source.folder) and bool(left_out)
 
 
 def _where(source: Source) -> tuple[str, str]:
