@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from nanocap.measure.metrics.facts import fact_measures
 from nanocap.measure.metrics.measures import Interval, Measure
-from nanocap.measure.metrics.oracle import oracle_measure
-from nanocap.measure.metrics.reference import SCORERS, Missing, reference_measures
+from nanocap.measure.metrics.reference import SCORERS, Missing, oracle_measure, reference_measures
 from nanocap.measure.metrics.retrieval import retrieval_measures
 from nanocap.measure.metrics.variety import variety_measures
 
@@ -141,11 +140,8 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
             verdict = "first" if difference.value * ours.better > 0 else "second"
         elif difference.excludes_zero:
             verdict = "they differ"
-        rows.append(
-            Difference(
-                ours.label, ours.key, ours.interval(), theirs.interval(), difference, verdict
-            )
-        )
+        both = ours.interval(), theirs.interval()
+        rows.append(Difference(ours.label, ours.key, *both, difference, verdict))
     return rows
 
 
@@ -173,7 +169,7 @@ def oddities(captions: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _mostly_foreign(text: str) -> bool:
-    letters = [char for char in text if char.isalpha()]
+    letters = list(filter(str.isalpha, text))
     latin = sum(unicodedata.name(char, "").startswith("LATIN") for char in letters)
     return 2 * latin < len(letters)
 

@@ -168,7 +168,6 @@ def _percentiles(value: float, resampled: Floats) -> Interval:
 def _jackknife(value: float, without: Floats) -> Interval:
     groups = len(without)
     deviation = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
+    reach = NORMAL_95 * float(deviation)
     # a part of a set is smaller than the set: the spread counts, not the place
-    return Interval(
-        value, value - NORMAL_95 * float(deviation), value + NORMAL_95 * float(deviation)
-    )
+    return Interval(value, value - reach, value + reach)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
+from operator import add
 from typing import TypeAlias
 
 from nanocap.errors import NanocapError
@@ -42,12 +43,7 @@ class FactCounts:
     wanted: float = 0.0
 
     def __add__(self, other: FactCounts) -> FactCounts:
-        return FactCounts(
-            self.supported + other.supported,
-            self.mentioned + other.mentioned,
-            self.covered + other.covered,
-            self.wanted + other.wanted,
-        )
+        return FactCounts(*map(add, astuple(self), astuple(other)))
 
     def rates(self) -> FactRates:
         """Precision, recall and their kind over all that was summed (micro-averaged)."""
