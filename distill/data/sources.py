@@ -28,18 +28,13 @@ TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 @dataclass(frozen=True)
 class Example:
-    """A photo as it was encoded, and its captions as they were written.
-
-    Attributes:
-        quality: that the row itself names; empty unless the source asks for it.
-        path: of the photo in its source, as others may call it; empty where that is its key.
-    """
+    """A photo as it was encoded, and its captions as they were written."""
 
     key: str
     image: bytes
     captions: tuple[str, ...]
-    quality: str = ""
-    path: str = ""
+    quality: str = ""  # that the row itself names; empty unless the source asks for it
+    path: str = ""  # of the photo in its source, as others may call it; empty where that is its key
 
 
 Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why

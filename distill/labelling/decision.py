@@ -69,15 +69,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a detector found in a photo, by the names of the fact lexicon.
+    """What a detector found in a photo, by the names of the fact lexicon."""
 
-    Attributes:
-        seen: objects that it is sure of.
-        absent: objects that it knows and does not even suspect.
-    """
-
-    seen: frozenset[str] = frozenset()
-    absent: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()  # objects that it is sure of
+    absent: frozenset[str] = frozenset()  # objects that it knows and does not even suspect
 
 
 @dataclass(frozen=True)

@@ -52,18 +52,12 @@ def label(
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos that the teachers see at once.
+    """Photos that the teachers see at once."""
 
-    Attributes:
-        index: the file of labels that they belong to.
-        last: no more belong to it.
-        seconds: that reading and decoding them took.
-    """
-
-    index: int
+    index: int  # the file of labels that they belong to
     opened: tuple[Opened, ...]
-    last: bool
-    seconds: float
+    last: bool  # no more belong to it
+    seconds: float  # that reading and decoding them took
 
     @property
     def readable(self) -> list[tuple[Photo, Image.Image]]:

@@ -27,18 +27,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as it is stored.
-
-    Attributes:
-        data: encoded; empty where the sample has no image.
-        originals: texts that it came with.
-        broken: why it cannot be used; empty where it can.
-    """
+    """A photo as it is stored."""
 
     key: str
-    data: bytes
-    originals: tuple[str, ...] = ()
-    broken: str = ""
+    data: bytes  # encoded; empty where the sample has no image
+    originals: tuple[str, ...] = ()  # texts that it came with
+    broken: str = ""  # why it cannot be used; empty where it can
 
 
 @dataclass(frozen=True)

@@ -209,15 +209,10 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a folder of labels holds after a run.
+    """What a folder of labels holds after a run."""
 
-    Attributes:
-        left_out: why, by key, for every photo without a row.
-        manifest: as it was written.
-    """
-
-    left_out: Mapping[str, str]
-    manifest: Mapping[str, Any]
+    left_out: Mapping[str, str]  # why, by key, for every photo without a row
+    manifest: Mapping[str, Any]  # as it was written
 
 
 @dataclass(frozen=True)

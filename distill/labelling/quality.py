@@ -45,18 +45,12 @@ NOTHING_LEFT = "none of its captions was kept"
 
 @dataclass(frozen=True)
 class Witness:
-    """What one text states.
+    """What one text states."""
 
-    Attributes:
-        by: who wrote it.
-        stated: its facts as it states them.
-        entailed: and all that they entail.
-    """
-
-    by: str
+    by: str  # who wrote it
     words: str
-    stated: frozenset[Fact]
-    entailed: frozenset[Fact]
+    stated: frozenset[Fact]  # its facts as it states them
+    entailed: frozenset[Fact]  # and all that they entail
 
     @classmethod
     def read(cls, by: str, text: str, words: str) -> Witness:

@@ -71,17 +71,12 @@ def pieces(text: str) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Backing:
-    """What others state, as they state it.
-
-    Attributes:
-        verbs: of their relations and of their attributes that are actions.
-        absent: objects that the detector knows and does not suspect.
-    """
+    """What others state, as they state it."""
 
     objects: frozenset[str]
     attributes: frozenset[tuple[str, str]]
-    verbs: frozenset[str]
-    absent: frozenset[str] = frozenset()
+    verbs: frozenset[str]  # of their relations and of their attributes that are actions
+    absent: frozenset[str] = frozenset()  # objects that the detector knows and does not suspect
 
     @classmethod
     def of(cls, decision: Decision) -> Backing:

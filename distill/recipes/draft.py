@@ -52,13 +52,9 @@ evaluate = {evaluate}  # steps between evaluations on the held-out photos
 
 @dataclass(frozen=True)
 class Size:
-    """What so many photos can carry.
+    """What so many photos can carry."""
 
-    Attributes:
-        most: photos; of the first size that holds them all the rest is taken.
-    """
-
-    most: float
+    most: float  # photos; of the first size that holds them all the rest is taken
     preset: str
     steps: int
     batch: int

@@ -29,13 +29,9 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one captioner on one set of photos.
+    """The figures of one captioner on one set of photos."""
 
-    Attributes:
-        keys: of the photos, in the order that all measures keep.
-    """
-
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of the photos, in the order that all measures keep
     captions: tuple[str, ...]
     measures: tuple[Measure, ...]
     missing: tuple[Missing, ...]
@@ -51,19 +47,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two captioners on the same photos.
-
-    Attributes:
-        difference: of the first less the second, paired by photo.
-        verdict: "first", "second" or "no difference", the last where the interval holds zero.
-    """
+    """One figure of two captioners on the same photos."""
 
     label: str
     key: str
     first: Interval
     second: Interval
-    difference: Interval
-    verdict: str
+    difference: Interval  # of the first less the second, paired by photo
+    verdict: str  # "first", "second" or "no difference", the last where the interval holds zero
 
 
 def evaluate(

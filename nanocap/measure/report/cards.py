@@ -57,35 +57,24 @@ class Side:
 
 @dataclass(frozen=True)
 class Said:
-    """One captioner's sentence about one photo.
-
-    Attributes:
-        scores: names and values for people.
-    """
+    """One captioner's sentence about one photo."""
 
     words: tuple[Word, ...]
-    scores: tuple[tuple[str, str], ...]
+    scores: tuple[tuple[str, str], ...]  # names and values for people
 
 
 @dataclass(frozen=True)
 class Card:
-    """A photo on a page.
-
-    Attributes:
-        anchor: its name in the page's addresses.
-        picture: a JPEG as a data URI, of `width` by `height` pixels.
-        alt: what stands for it where it is not seen: the first captioner's caption.
-        said: by each captioner.
-    """
+    """A photo on a page."""
 
     key: str
-    anchor: str
-    picture: str
+    anchor: str  # its name in the page's addresses
+    picture: str  # a JPEG as a data URI, of `width` by `height` pixels
     width: int
     height: int
-    alt: str
+    alt: str  # what stands for it where it is not seen: the first captioner's caption
     references: tuple[str, ...]
-    said: tuple[Said, ...]
+    said: tuple[Said, ...]  # by each captioner
 
 
 class Reader:

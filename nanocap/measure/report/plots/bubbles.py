@@ -18,18 +18,13 @@ LARGEST = 30.0  # radius of the largest file
 
 @dataclass(frozen=True)
 class Bubble:
-    """One mark.
-
-    Attributes:
-        quality: None where nobody measured it: it stands, hollow, on the axis.
-        series: artifacts of one name have one colour.
-    """
+    """One mark."""
 
     label: str
     ms: float
     bytes: int
-    quality: float | None
-    series: int
+    quality: float | None  # None where nobody measured it: it stands, hollow, on the axis
+    series: int  # artifacts of one name have one colour
 
 
 def bubble_plot(bubbles: Sequence[Bubble], quality: str) -> Markup:

@@ -21,18 +21,12 @@ LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 52, 14, 26, 44, 340
 
 @dataclass(frozen=True)
 class Point:
-    """A stage of a run.
-
-    Attributes:
-        intensity: operations a byte moved; a multiply-add is two.
-        gops: billions of operations a second that it reached.
-        series: stages of one artifact have one colour.
-    """
+    """A stage of a run."""
 
     label: str
-    intensity: float
-    gops: float
-    series: int
+    intensity: float  # operations a byte moved; a multiply-add is two
+    gops: float  # billions of operations a second that it reached
+    series: int  # stages of one artifact have one colour
 
 
 def roofline_plot(peaks: Peaks, points: Sequence[Point]) -> Markup:
