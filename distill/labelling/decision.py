@@ -20,37 +20,23 @@ SHOWN = 80  # characters of a refused text in the log
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption that is considered for a photo. What is not known is None.
-
-    Attributes:
-        origin: `teacher` proposed it, the photo came with it (`original`), or it was `fused`.
-        teacher: who proposed it; of a fused one, whose sentence was filled in.
-        score: what its teacher thinks of it, comparable within one teacher.
-        agreement: mean CIDEr-D against all other proposals, from 0 to 10.
-        match: the scorer's cosine with the photo.
-        line_up: share of captions of other scenes that fit the photo worse, by the scorer.
-        rank: mean share of the other candidates that it beats, over what is known of both.
-        support: share of what it states that others confirm.
-        confirmed: whether somebody who does not depend on its teacher (another teacher, the photo's
-            own text) names an object of it, or a detector sees one; None where nobody was there.
-        level: of quality, one of the recipe's.
-        notes: what was changed to make it.
-        dropped: why it is not kept; empty where it is.
-    """
+    """A caption that is considered for a photo. What is not known is None."""
 
     text: str
-    origin: str = TEACHER
-    teacher: str = ""
-    score: float | None = None
-    agreement: float | None = None
-    match: float | None = None
-    line_up: float | None = None
-    rank: float | None = None
-    support: float | None = None
+    origin: str = TEACHER  # `teacher`; `original`, the photo came with it; or `fused` of both
+    teacher: str = ""  # who proposed it; of a fused one, whose sentence was filled in
+    score: float | None = None  # what its teacher thinks of it, comparable within one teacher
+    agreement: float | None = None  # mean CIDEr-D against all other proposals, from 0 to 10
+    match: float | None = None  # the scorer's cosine with the photo
+    line_up: float | None = None  # share of captions of other scenes that fit worse, by the scorer
+    rank: float | None = None  # mean share of the others that it beats, over what is known of both
+    support: float | None = None  # share of what it states that others confirm
+    # Whether somebody who does not depend on its teacher (another teacher, the photo's own text)
+    # names an object of it, or a detector sees one; None where nobody was there.
     confirmed: bool | None = None
-    level: str = ""
-    notes: tuple[str, ...] = ()
-    dropped: str = ""
+    level: str = ""  # of quality, one of the recipe's
+    notes: tuple[str, ...] = ()  # what was changed to make it
+    dropped: str = ""  # why it is not kept; empty where it is
 
     @property
     def words(self) -> str:
@@ -77,22 +63,14 @@ class Sight:
 
 @dataclass(frozen=True)
 class Decision:
-    """All about one photo's captions. Each stage returns a copy with more filled in.
-
-    Attributes:
-        originals: the texts that the photo came with.
-        candidates: best first once they are ranked; those that were dropped stay.
-        sight: None where no detector was asked.
-        level: of the row's captions; empty until they are graded.
-        left_out: why the photo has no row; empty where it has one.
-    """
+    """All about one photo's captions. Each stage returns a copy with more filled in."""
 
     key: str
-    originals: tuple[str, ...] = ()
-    candidates: tuple[Candidate, ...] = ()
-    sight: Sight | None = None
-    level: str = ""
-    left_out: str = ""
+    originals: tuple[str, ...] = ()  # the texts that the photo came with
+    candidates: tuple[Candidate, ...] = ()  # best first once ranked; those that were dropped stay
+    sight: Sight | None = None  # None where no detector was asked
+    level: str = ""  # of the row's captions; empty until they are graded
+    left_out: str = ""  # why the photo has no row; empty where it has one
 
     @property
     def kept(self) -> tuple[Candidate, ...]:

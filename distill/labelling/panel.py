@@ -28,17 +28,13 @@ from nanocap.errors import OptionError
 
 @dataclass(frozen=True)
 class Panel:
-    """Who speaks about photos.
-
-    Args:
-        settings: how the teachers are run, as far as it decides what they say.
-    """
+    """Who speaks about photos."""
 
     teachers: Sequence[Teacher | KeyedTeacher]
     line_up: LineUp | None = None
     detector: Detector | None = None
     eyes: Eyes | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)  # that decide what teachers say
 
     @property
     def members(self) -> tuple[Teacher | KeyedTeacher, ...]:
@@ -105,25 +101,20 @@ class Clock:
 class Order:
     """What to label, with what, and where to.
 
-    Args:
-        teachers: `KIND:REST` each.
-        images: globs of shards.
-        scorer, adapt: checkpoints. detector: an ONNX file, which has its labels beside it.
-        threads: that a process computes with; None: one a core.
     Raises:
         OptionError: a detector comes without its labels, or they without it.
     """
 
-    teachers: tuple[str, ...]
-    images: tuple[str, ...]
+    teachers: tuple[str, ...]  # `KIND:REST` each
+    images: tuple[str, ...]  # globs of shards
     out: Path
     options: Options = field(default_factory=Options)
     settings: Settings = DEFAULTS
-    scorer: Path | None = None
-    detector: Path | None = None
+    scorer: Path | None = None  # a checkpoint
+    detector: Path | None = None  # an ONNX file, with its labels
     detector_labels: Path | None = None
-    adapt: Path | None = None
-    threads: int | None = None
+    adapt: Path | None = None  # a checkpoint
+    threads: int | None = None  # that a process computes with; None: one a core
 
     def __post_init__(self) -> None:
         if (self.detector is None) != (self.detector_labels is None):

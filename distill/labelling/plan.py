@@ -26,24 +26,17 @@ SHOWN = 60  # characters of a value in an error
 class Options:
     """How photos are labelled.
 
-    Args:
-        captions: at most so many that each teacher proposes for a photo, and that a row keeps.
-        batch: photos that a teacher sees at once.
-        shard: photos a file; what a killed run may have to do again.
-        format: of the files: `tar` (WebDataset) or `parquet`.
-        original: keys of a photo's `.json` that hold the text it came with, with commas between;
-            empty to leave that text alone.
-        part: `(i, n)`: only every n-th file, from the i-th, so that n processes share a folder.
     Raises:
         OptionError: a value is outside what it may be.
     """
 
-    captions: int = 5
-    batch: int = 64
-    shard: int = 1024
-    format: str = "tar"
+    captions: int = 5  # at most so many that a teacher proposes for a photo, and that a row keeps
+    batch: int = 64  # photos that a teacher sees at once
+    shard: int = 1024  # photos a file; what a killed run may have to do again
+    format: str = "tar"  # of the files: `tar` (WebDataset) or `parquet`
+    # keys of a photo's `.json` with the text it came with, commas between; "" leaves it alone
     original: str = "captions"
-    part: tuple[int, int] = (1, 1)
+    part: tuple[int, int] = (1, 1)  # (i, n): only every n-th file, from the i-th on
 
     def __post_init__(self) -> None:
         for name in ("captions", "batch", "shard"):

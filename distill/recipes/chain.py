@@ -27,17 +27,12 @@ FOLDER = "before"  # below the run's own
 
 @dataclass(frozen=True)
 class Chain:
-    """A run and the runs before it.
-
-    Attributes:
-        data: folder that shards are relative to, instead of each recipe's own root.
-        cache: of prepared photos and maps, one for all runs.
-    """
+    """A run and the runs before it."""
 
     recipe: Path
     out: Path
-    cache: Path
-    data: Path | None = None
+    cache: Path  # of prepared photos and maps, one for all runs
+    data: Path | None = None  # folder that shards are relative to, instead of a recipe's own root
 
     def make(self, accelerator: Accelerator) -> Path:
         """Do all that is not done yet, in order; returns the path of the finished student.

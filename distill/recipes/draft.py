@@ -70,19 +70,14 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Draft:
-    """A recipe that was written, and what it is made from.
+    """A recipe that was written, and what it is made from."""
 
-    Attributes:
-        recipe: its file. found: the table, the shards or the folder with the captions.
-        photos: with captions. left_out: others, why by key.
-    """
-
-    recipe: Path
+    recipe: Path  # its file
     out: Path
-    found: str
-    photos: int
+    found: str  # the table, the shards or the folder with the captions
+    photos: int  # with captions
     captions: int
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # the other photos: why, by key
 
     @property
     def command(self) -> str:

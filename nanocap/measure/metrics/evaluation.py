@@ -68,8 +68,7 @@ def evaluate(
     """Score one caption a photo.
 
     Args:
-        captions: caption by key.
-        references: references by the same keys.
+        captions, references: by the same keys.
         seen: captions of the training data, for the share that is repeated verbatim.
         candidates: several captions a photo by the same keys, for the score of the best of them.
         scorers: those of `pycocoevalcap` that are wanted, keys of `reference.SCORERS`.

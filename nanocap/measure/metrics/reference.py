@@ -40,8 +40,7 @@ def reference_measures(
     """CIDEr, BLEU-1 to 4, ROUGE-L, METEOR and SPICE, all times 100, as papers print them.
 
     Args:
-        captions: caption by key.
-        references: references by the same keys.
+        captions, references: by the same keys.
         scorers: keys of `SCORERS`; all by default.
     Raises:
         NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
@@ -210,9 +209,6 @@ def oracle_measure(
 ) -> Measure:
     """CIDEr (times 100) of each photo's best candidate: how much a better choice could gain.
 
-    Args:
-        candidates: one or more captions by key.
-        references: references by the same keys.
     Raises:
         NanocapError: Java is missing or does not run.
         MissingExtraError: `pycocoevalcap` is not installed.

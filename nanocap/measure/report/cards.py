@@ -28,23 +28,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class Side:
-    """One captioner.
+    """One captioner."""
 
-    Attributes:
-        name: for people.
-        texts: captions by key.
-        bundle: its path; None where the captions come from a file.
-        artifact: its name, of a bundle.
-        length: that captions were asked for with; None for the bundle's default.
-        spoken: captions of a bundle by key, with their pieces.
-    """
-
-    name: str
-    texts: Mapping[str, str]
-    bundle: Path | None = None
-    artifact: str = ""
-    length: str | None = None
-    spoken: Mapping[str, Caption] = field(default_factory=dict)
+    name: str  # for people
+    texts: Mapping[str, str]  # captions by key
+    bundle: Path | None = None  # its path; None where the captions come from a file
+    artifact: str = ""  # its name, of a bundle
+    length: str | None = None  # that captions were asked for with; None for the bundle's default
+    spoken: Mapping[str, Caption] = field(default_factory=dict)  # a bundle's, with their pieces
 
     @classmethod
     def of_bundle(

@@ -24,17 +24,11 @@ from nanocap.measure.metrics.facts.words import Unit, units
 
 @dataclass(frozen=True)
 class Facts:
-    """What a text states, by the names of the lexicon's sets.
-
-    Attributes:
-        objects: what is there.
-        attributes: (object, attribute): colour, size, number, material, state or action.
-        relations: (subject, verb or preposition, object).
-    """
+    """What a text states, by the names of the lexicon's sets."""
 
     objects: frozenset[str]
-    attributes: frozenset[tuple[str, str]]
-    relations: frozenset[tuple[str, str, str]]
+    attributes: frozenset[tuple[str, str]]  # of an object: colour, size, number, material, action
+    relations: frozenset[tuple[str, str, str]]  # subject, verb or preposition, object
 
 
 def extract(text: str) -> Facts:

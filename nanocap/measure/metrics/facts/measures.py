@@ -18,11 +18,8 @@ def fact_measures(
 ) -> list[Measure]:
     """Precision, recall and F1 of objects, attributes and relations, and hallucinated objects.
 
-    All in percent, micro-averaged over the photos.
+    All in percent, micro-averaged over the photos; captions and references have the same keys.
 
-    Args:
-        captions: caption by key.
-        references: references by the same keys.
     Raises:
         NanocapError: a photo has no references.
         MissingExtraError: `simplemma` is not installed.

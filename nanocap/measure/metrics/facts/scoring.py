@@ -28,19 +28,12 @@ KINDS = ("objects", "attributes", "relations")
 
 @dataclass(frozen=True)
 class FactCounts:
-    """Sums of one kind of fact over one photo or many. They add up; that is all they are for.
+    """Sums of one kind of fact over one photo or many. They add up; that is all they are for."""
 
-    Attributes:
-        supported: facts of the captions that some reference entails.
-        mentioned: facts of the captions.
-        covered: what the captions entail of `wanted`.
-        wanted: facts of the references, each counting the share of references that entail it.
-    """
-
-    supported: float = 0.0
-    mentioned: float = 0.0
-    covered: float = 0.0
-    wanted: float = 0.0
+    supported: float = 0.0  # facts of the captions that some reference entails
+    mentioned: float = 0.0  # facts of the captions
+    covered: float = 0.0  # what the captions entail of `wanted`
+    wanted: float = 0.0  # facts of the references, each counting the share of those that entail it
 
     def __add__(self, other: FactCounts) -> FactCounts:
         return FactCounts(*map(add, astuple(self), astuple(other)))

@@ -23,20 +23,15 @@ TOKEN = re.compile(r"[a-z]+|'s\b|[0-9]+|[,.;:!?]")
 
 @dataclass(frozen=True)
 class Unit:
-    """A word or phrase, and the name of its set as each part of speech (None: it cannot be one).
-
-    Attributes:
-        form: of the verb; "ed" stands for the past and the participle, irregular ones too.
-        plural: whether the noun is in the plural.
-    """
+    """A word or phrase, and the name of its set as each part of speech (None: it cannot be one)."""
 
     text: str
     noun: str | None = None
     attribute: str | None = None
     verb: str | None = None
     preposition: str | None = None
-    form: Form = "base"
-    plural: bool = False
+    form: Form = "base"  # of the verb; "ed" is the past and the participle, irregular ones too
+    plural: bool = False  # whether the noun is in the plural
 
     @property
     def known(self) -> bool:
