@@ -66,11 +66,7 @@ class Batch:
 
 
 class Engine:
-    """The threads that label, and what goes between them.
-
-    Args:
-        step: told how many more photos are done.
-    """
+    """The threads that label; `step` is told how many more photos are done."""
 
     def __init__(self, task: Task, panel: Panel, step: Callable[[int], None] = lambda count: None):
         self.task, self.panel, self.step = task, panel, step

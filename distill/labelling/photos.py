@@ -138,14 +138,9 @@ def open_photo(photo: Photo) -> Opened:
         return Opened(photo, reason=f"is no photo that can be read ({detail})")
     if format in STORED:
         return Opened(photo, STORED[format], image)
-    suffix, data = _encoded(image, format in LOSSY)
-    return Opened(replace(photo, data=data), suffix, image)
-
-
-def _encoded(image: Image.Image, lossy: bool) -> tuple[str, bytes]:
-    buffer = io.BytesIO()
+    buffer, lossy = io.BytesIO(), format in LOSSY
     if lossy:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        return "jpg", buffer.getvalue()
-    image.save(buffer, "PNG")
-    return "png", buffer.getvalue()
+    else:
+        image.save(buffer, "PNG")
+    return Opened(replace(photo, data=buffer.getvalue()), "jpg" if lossy else "png", image)

@@ -156,11 +156,7 @@ def write_manifest(out: Path, summaries: Sequence[Mapping[str, Any] | None]) -> 
             if summary is not None
         ],
     }
-    path = out / MANIFEST
-    try:
-        _write(path, manifest)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    _write(out / MANIFEST, manifest)
     return manifest
 
 
@@ -195,9 +191,9 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     try:
         partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        raise
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)
