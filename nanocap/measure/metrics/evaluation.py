@@ -96,9 +96,7 @@ def evaluate(
 
 
 def _retrieval(
-    captions: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-    matcher: Matcher | None,
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], matcher: Matcher | None
 ) -> list[Measure | Missing]:
     label = "retrieval R@1"
     if matcher is None:

@@ -36,11 +36,6 @@ def choose(keys: Sequence[str], scores: Mapping[str, float] | None) -> list[Sect
     ends = {"lowest": ascending[:ENDS], "highest": ascending[::-1][:ENDS]}
     for name, wanted in ends.items():
         shown = {key for section in sections for key in section.keys}
-        sections.append(
-            Section(
-                name,
-                tuple(key for key in wanted if key not in shown),
-                tuple(key for key in wanted if key in shown),
-            )
-        )
+        here = tuple(key for key in wanted if key not in shown)
+        sections.append(Section(name, here, tuple(key for key in wanted if key in shown)))
     return sections

@@ -5,7 +5,6 @@ of people's captions of the same photo.
 """
 
 from nanocap.measure.metrics.facts.extraction import Facts, extract
-from nanocap.measure.metrics.facts.measures import fact_measures
 from nanocap.measure.metrics.facts.scoring import (
     KINDS,
     Fact,
@@ -13,6 +12,7 @@ from nanocap.measure.metrics.facts.scoring import (
     PhotoCounts,
     closure,
     fact_counts,
+    fact_measures,
     of_kind,
 )
 

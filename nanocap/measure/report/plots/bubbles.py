@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nanocap.measure.report.plots.drawing import WIDTH, Drawing, series
-from nanocap.measure.report.plots.labels import Labels, text_width
+from nanocap.measure.report.plots.drawing import WIDTH, Drawing, Labels, series, text_width
 from nanocap.measure.report.plots.scale import Scale, padded, tick_text
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 48, 20, 26, 44, 320

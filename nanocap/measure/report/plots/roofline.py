@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from nanocap.measure.bench.roofline import Peaks
-from nanocap.measure.report.plots.drawing import WIDTH, Drawing, series
-from nanocap.measure.report.plots.labels import Labels
+from nanocap.measure.report.plots.drawing import WIDTH, Drawing, Labels, series
 from nanocap.measure.report.plots.scale import Scale, tick_text
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 52, 14, 26, 44, 340
