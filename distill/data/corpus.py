@@ -93,11 +93,7 @@ class Corpus:
 
 
 def prepare(
-    recipe: Recipe,
-    root: Path,
-    cache: Path,
-    tokenizer: str = "",
-    before: Earlier = NOTHING,
+    recipe: Recipe, root: Path, cache: Path, tokenizer: str = "", before: Earlier = NOTHING
 ) -> Corpus:
     """The corpus of a recipe below `cache`: opened if it is there, else built, whole or not at all.
 
