@@ -85,7 +85,7 @@ class Searcher:
             state = self.engine.step(state)
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
-                for place in np.flatnonzero(~state["going"].astype(bool)):
+                for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
                     found[images[place]] = self._answers(state, place, options.n_best)
                 images = images[going]
                 state = take(state, self.tensors, going) if going.size else state
