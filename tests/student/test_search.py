@@ -304,6 +304,10 @@ def test_more_beams_than_there_are_continuations() -> None:
     assert [one.ids for one in sorted(answers, key=lambda one: len(one.ids))] == [
         (*[3] * count, END) for count in range(1, 5)
     ]
+    endless = make(beams=8, longest=2, length_penalty=2.0, never=(PAD, BAD, END))
+    (answers,) = searched(tables(0, vocabulary=5), endless)
+    assert {one.ids for one in answers} == set(itertools.product((3, 4), repeat=2))
+    assert len(answers) == 4
 
 
 @pytest.mark.parametrize("where", [(), (PAD, PAD, 3)])
