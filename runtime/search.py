@@ -14,6 +14,7 @@ from nanocap.runtime.engines import Engine
 from nanocap.runtime.state import State, fits, take
 
 NONE = -1e29  # scores below are of no hypothesis
+ENDLESS = "the model's search does not end; the bundle is damaged, get it again"
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,24 @@ class Searcher:
     Attributes:
         tensors: of the state.
         end, pad: ids that end a caption, and that stand where there is no piece.
+        longest: steps at most.
     """
 
     engine: Engine
     tensors: Sequence[StateTensor]
     end: int
     pad: int
+    longest: int
 
     def steps(self, pixels: npt.NDArray[np.uint8], options: Options) -> Iterator[State]:
         """The state after each step, for pixels [B, size, size, 3], until no image goes on."""
         state = self._begin(pixels, options)
-        while state["going"].any():
+        for _ in range(self.longest):
             state = self.engine.step(state)
             yield state
+            if not state["going"].any():
+                return
+        raise EngineError(ENDLESS)
 
     def search(
         self, pixels: npt.NDArray[np.uint8], options: Options
@@ -81,15 +87,17 @@ class Searcher:
         found: list[tuple[Hypothesis, ...]] = [()] * len(pixels)
         images = np.arange(len(pixels))
         state = self._begin(pixels, options)
-        while images.size:
+        for _ in range(self.longest):
             state = self.engine.step(state)
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
                 for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
                     found[images[place]] = self._answers(state, place, options.n_best)
                 images = images[going]
-                state = take(state, self.tensors, going) if going.size else state
-        return found
+                if not images.size:
+                    return found
+                state = take(state, self.tensors, going)
+        raise EngineError(ENDLESS)
 
     def partial(self, state: State) -> tuple[int, ...]:
         """The pieces that one image's best beam has so far, of its only beam the final ones."""
