@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.measure.bench.peaks import open_session
+from nanocap.measure.bench.graphs import Feeds, open_session
 
 BETWEEN = "(between operators)"  # the runtime's own work, and the profiler's
 SUFFIX = "_kernel_time"
@@ -31,9 +30,7 @@ class OperatorTime:
     share: float
 
 
-def profile(
-    graph: bytes, feeds: Mapping[str, Any], threads: int, runs: int
-) -> tuple[OperatorTime, ...]:
+def profile(graph: bytes, feeds: Feeds, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     """The mean over `runs` runs after a first one, the slowest type first.
 
     The profiler writes into a temporary folder, which is removed.
