@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from nanocap.convert.parity import EagerEngine
-from nanocap.convert.rollout import Probe, batches, rollout
+from nanocap.convert.probe import Probe, batches, rollout
 from nanocap.student import Student
 
 ROWS = 1024  # of a layer's input, from one batch: neighbouring places of a map say much the same

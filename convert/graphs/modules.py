@@ -330,23 +330,17 @@ class Sizes:
 
 
 # Names of the axes whose length is free, by input or output and axis.
-_BY_BEAM = {0: "images", 1: "beams"}
-AXES = {
+_IMAGES, _ROWS, _BY_BEAM = {1: "images"}, {1: "rows"}, {0: "images", 1: "beams"}
+_NO_BEAM = ("control", "penalty", "position", "going")
+AXES: dict[str, dict[int, str]] = {
     "pixels": {0: "images"},
     "beam_places": {0: "beams"},
     "logits": _BY_BEAM,
-    **dict.fromkeys(EncoderGraph.outputs, {1: "images"}),
-    **dict.fromkeys((*CACHES, "written_keys", "written_values"), {1: "rows"}),
-    **{
-        name: _BY_BEAM
-        for name in SearchState._fields
-        if name not in ("control", "penalty", "position", "going")
-    },
     "going": {0: "images"},
+    **dict.fromkeys(EncoderGraph.outputs, _IMAGES),
+    **dict.fromkeys((*CACHES, "written_keys", "written_values"), _ROWS),
+    **{name: _BY_BEAM for name in SearchState._fields if name not in _NO_BEAM},
 }
 AXES |= {f"{NEW}{name}": axes for name, axes in AXES.items()}
 # The decoder takes any number of visual tokens: encoders of several budgets share it.
-DECODER_AXES = {
-    **AXES,
-    **dict.fromkeys(EncoderGraph.outputs, {1: "images", 2: "visual_tokens"}),
-}
+DECODER_AXES = AXES | {name: _IMAGES | {2: "visual_tokens"} for name in EncoderGraph.outputs}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nanocap.distill.data.tokenizer import END, LENGTH, PAD, QUALITY, SPECIALS
 from nanocap.student import Student
 from nanocap.student.layers import NEVER
-from nanocap.student.search import Choice, Search, SearchState, likeliest
+from nanocap.student.search import Choice, Search, likeliest
 
 LONGEST = 28  # positions that a caption drawn in training may take; few people write more
 
@@ -149,7 +149,7 @@ class _Decoding:
         self._values = self._keys
 
     def step(self, tokens_BK: Tensor) -> Tensor:
-        """Logits [B, K, V] of the piece after this one; pieces that are no text are out of reach."""
+        """Logits [B, K, V] of the next piece; pieces that are no text are out of reach."""
         here = torch.tensor([self._keys.shape[2]], device=tokens_BK.device)
         # a position attends to what is there: the cache is no longer than that
         keys, values = (F.pad(cache, (0, 0, 0, 1)) for cache in (self._keys, self._values))

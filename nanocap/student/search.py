@@ -35,7 +35,8 @@ class SearchState(NamedTuple):
 
     Attributes:
         control: int64 [1], the control token that is fed second: it asks for a length.
-        penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log probability.
+        penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log
+            probability.
         bias: float [B, K, V], or one number, added to the log probabilities where continuations are
             compared, and not to those that are reported: words to avoid or to favour, or the noise
             of a sampler.

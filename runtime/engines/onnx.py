@@ -96,9 +96,9 @@ def load(
     """Sessions for the artifact's `begin` and `step`.
 
     Args:
-        threads: of each session. None: one a core for `begin`, which holds the encoder,
-            four at most, and one for `step`, which is too short to share (measured: 6 ms a caption with one
-            thread, 9 with two).
+        threads: of each session. None: one a core for `begin`, which holds the encoder, four at
+            most, and one for `step`, which is too short to share (measured: 6 ms a caption with
+            one thread, 9 with two).
         providers: what runs the graphs before the CPU does; what is missing gives a warning.
 
     Raises:

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.bundle.precisions import BACKENDS
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.exporters import Exported, Job, load_exporter
@@ -60,7 +60,7 @@ def measure(
         open_package: what runs an `.mlpackage` where Core ML does not.
     """
     few = drawn_pictures(CHECKED, checkpoint.rule().size)
-    job = Job(checkpoint.probe(few, DecodingDefaults()), pixels[:0], ids=checkpoint.ids())
+    job = Job(checkpoint.probe(few, SearchDefaults()), pixels[:0], ids=checkpoint.ids())
     (made,) = load_exporter(backend).export(checkpoint.student, ["fp32"], job)
     with tempfile.TemporaryDirectory() as folder:
         return photo_by_photo(checkpoint, _engine(made, Path(folder), open_package), pixels)
@@ -71,7 +71,7 @@ def photo_by_photo(
 ) -> list[Parity]:
     """An engine beside eager."""
     eager = EagerEngine(checkpoint.student)
-    probe = checkpoint.probe(pixels, DecodingDefaults())
+    probe = checkpoint.probe(pixels, SearchDefaults())
     ones = (replace(probe, pixels=pixels[index : index + 1]) for index in range(len(pixels)))
     return [compare(eager, engine, one) for one in ones]
 
@@ -79,7 +79,7 @@ def photo_by_photo(
 def is_tie(checkpoint: Checkpoint, pixels: npt.NDArray[np.uint8]) -> bool:
     """Whether the last digits of the weights decide how one photo [1, size, size, 3] is seen."""
     eager = EagerEngine(checkpoint.student)
-    probe = checkpoint.probe(pixels, DecodingDefaults())
+    probe = checkpoint.probe(pixels, SearchDefaults())
     nudged = (EagerEngine(_nudged(checkpoint.student, seed)) for seed in range(NUDGES))
     return any(beyond([compare(eager, other, probe)]) for other in nudged)
 
