@@ -88,19 +88,19 @@ class Attention:
             NoAttention: the encoder's tensors are no assignments.
         """
         pixels = load_image(photo, self.manifest.image)[None]
-        state = self._engine.begin(pixels, 1, *controls(self.manifest, length))
+        begun = controls(self.manifest, length)
+        state = self._engine.begin(pixels, 1, *begun)
         matrices = [state[name] for name in self._matrices]
         for matrix in matrices:
             if matrix.min() < 0 or np.abs(matrix.sum(-1) - 1).max() > TOLERANCE:
                 raise NoAttention("what its encoder multiplies the tokens with is no mean of them")
         start = np.eye(self.side**2, dtype=np.float32)
         spread = reduce(lambda known, matrix: matrix[0] @ known, matrices, start)  # [N, places]
-        maps: Floats = self._weights(state, ids, length) @ spread
+        maps: Floats = self._weights(state, begun[:2], ids) @ spread
         return maps.reshape(-1, self.side, self.side)
 
-    def _weights(self, state: State, ids: Sequence[int], length: str | None) -> Floats:
+    def _weights(self, state: State, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
         """Weights [pieces, visual tokens]."""
-        prompt = controls(self.manifest, length)[:2]
         rows = []
         # the step that is fed a piece chooses the next: the last piece need not be fed
         for position, token in enumerate([*prompt, *ids][:-1]):
