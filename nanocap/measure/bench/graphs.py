@@ -34,14 +34,24 @@ def import_onnx() -> Any:
     return onnx
 
 
-def open_session(graph: bytes, threads: int, profile_prefix: str | None = None) -> Any:
-    """A session as the runtime's engine makes one, or with its profiler on."""
+def open_session(
+    graph: bytes,
+    threads: int,
+    profile_prefix: str | None = None,
+    entries: Mapping[str, str] | None = None,
+) -> Any:
+    """A session as the runtime's engine makes one, or with its profiler on.
+
+    Args:
+        entries: of ONNX Runtime's session configuration, those of an artifact.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERROR
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for key, value in {"session.force_spinning_stop": "1", **(entries or {})}.items():
+        options.add_session_config_entry(key, value)
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,17 @@ class OperatorTime:
     share: float
 
 
-def profile(graph: bytes, feeds: Feeds, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(
+    graph: bytes, feeds: Feeds, threads: int, runs: int, entries: Mapping[str, str] | None = None
+) -> tuple[OperatorTime, ...]:
     """The mean over `runs` runs after a first one, the slowest type first.
+
+    `entries` are those of the artifact's session.
 
     The profiler writes into a temporary folder, which is removed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(graph, threads, profile_prefix=str(Path(folder) / "profile"))
+        session = open_session(graph, threads, str(Path(folder) / "profile"), entries)
         for _ in range(runs + 1):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

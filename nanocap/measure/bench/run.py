@@ -181,7 +181,8 @@ def _stages(
         roofline = None if found is None else Roofline.of(found, peaks)
         stage = StageResult(*key, timings[setup.key(*key)], roofline)
         if stage.is_far:
-            operators = profile(*setup.graph(*key), setup.threads, profiled)
+            graph, entries = setup.graph(*key), setup.artifact.session
+            operators = profile(*graph, setup.threads, profiled, entries)
             stage = replace(stage, operators=operators)
         results.append(stage)
     return tuple(results)
