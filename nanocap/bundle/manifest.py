@@ -16,7 +16,7 @@ from nanocap.image.rule import RESIZES, ImageRule
 
 SCHEMA = 2
 STATE_TYPES = ("float32", "int64", "int32", "bool")
-STATE_AXES = ("images", "beams", "rows")
+STATE_AXES = ("images", "beams", "rows", "places")
 SESSION_ENTRIES = ("session.disable_quant_qdq",)  # others have sessions read and write files
 MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 30  # 1 GiB, of one file and of a whole bundle
@@ -67,7 +67,8 @@ class StateTensor:
 
     Attributes:
         type: `float32`, `int64`, `int32` or `bool`.
-        shape: lengths; `images`, `beams`, or `rows`, which is images times beams.
+        shape: lengths; `images`, `beams`, `rows`, which is images times beams, or `places`, which
+            grows by one a step from none on.
         constant: whether every step leaves it as it is.
     """
 
