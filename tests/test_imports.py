@@ -38,7 +38,7 @@ FORBIDDEN = {
     "nanocap.runtime.engines.executorch": TRAINING - {"torch"}
     | {"nanocap.student", "nanocap.scorer", "nanocap.distill", "nanocap.convert", "nanocap.cli"},
     "nanocap.distill": {"nanocap.convert", "nanocap.cli", "onnx", "onnxruntime"},
-    "nanocap.distill.labelling.detector": {"nanocap.convert", "nanocap.cli", "onnx"},
+    "nanocap.distill.labelling.evidence": {"nanocap.convert", "nanocap.cli", "onnx"},
     "nanocap.convert": {"nanocap.distill", "nanocap.cli"},
     "nanocap.__main__": set(),
     "nanocap.cli": set(),  # a verb imports the part that it starts

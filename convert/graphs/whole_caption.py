@@ -22,8 +22,7 @@ MODES: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear"},
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},  # Pillow's
 }
-NAMES = {"rename_inputs": False, "rename_outputs": False}  # by which the two graphs meet
-FIRST = "first_"  # in front of what `begin` gives and `step` moves
+BEGIN, STEP = "begin/", "step/"  # in front of the names of either graph
 TYPES = {
     "float32": TensorProto.FLOAT,
     "int64": TensorProto.INT64,
@@ -49,21 +48,16 @@ def whole_caption(bundle: Bundle, artifact: Artifact, beams: int | None = None) 
         raise ConversionError(f"{artifact.name}: its backend is {artifact.backend}, not onnx")
     if (manifest.image.fit, manifest.image.resample in MODES) != ("squash", True):
         raise ConversionError(f"no operator resizes as the image rule asks: {manifest.image}")
-    begin, step = (
-        compose.add_prefix(
-            onnx.load_from_string(bundle.read(artifact.files[role])), f"{role}/", **NAMES
-        )
-        for role in ("begin", "step")
-    )
     moving = [tensor for tensor in artifact.state if not tensor.constant]
-    for node in begin.graph.node:
-        for index, name in enumerate(node.output):
-            if any(name == tensor.name for tensor in moving):
-                node.output[index] = FIRST + name
+    begin, step = (_graph(bundle.read(artifact.files[role]), role) for role in ("begin", "step"))
+    constant = {f"{STEP}{t.name}": f"{BEGIN}{t.name}" for t in artifact.state if t.constant}
+    for node in step.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = constant.get(name, name)
     resize, constants = _resize(manifest)
     loop = helper.make_node(
         "Loop",
-        ["", "", *(FIRST + tensor.name for tensor in moving)],
+        ["", "", *(BEGIN + tensor.name for tensor in moving)],
         [f"last_{tensor.name}" for tensor in moving],
         name="loop",
         body=_body(step.graph, moving),
@@ -79,10 +73,10 @@ def whole_caption(bundle: Bundle, artifact: Artifact, beams: int | None = None) 
     ]
     defaults, controls = manifest.search, manifest.controls
     constants |= {
-        "beams": np.array(beams or defaults.beams),
-        "quality": np.array([controls.quality[defaults.quality]]),
-        "length": np.array([controls.length[defaults.length]]),
-        "length_penalty": np.array([defaults.length_penalty], np.float32),
+        f"{BEGIN}beams": np.array(beams or defaults.beams),
+        f"{BEGIN}quality": np.array([controls.quality[defaults.quality]]),
+        f"{BEGIN}length": np.array([controls.length[defaults.length]]),
+        f"{BEGIN}length_penalty": np.array([defaults.length_penalty], np.float32),
         "best": np.array(0),
         "end": np.array(manifest.tokens.end),
         "pad": np.array(manifest.tokens.pad),
@@ -104,12 +98,17 @@ def whole_caption(bundle: Bundle, artifact: Artifact, beams: int | None = None) 
     return model
 
 
+def _graph(data: bytes, role: str) -> onnx.ModelProto:
+    return compose.add_prefix(onnx.load_from_string(data), f"{role}/")
+
+
 def _body(step: onnx.GraphProto, moving: list[StateTensor]) -> onnx.GraphProto:
     """`step` as a loop's body, which goes on while the photo does. What is constant is outside."""
     info = helper.make_tensor_value_info
-    scalar = helper.make_node("Reshape", [f"{NEW}going", "one_photo"], ["goes_on"])
-    given = [info(tensor.name, TYPES[tensor.type], tensor.shape) for tensor in moving]
-    made = [info(NEW + tensor.name, TYPES[tensor.type], tensor.shape) for tensor in moving]
+    scalar = helper.make_node("Reshape", [f"{STEP}{NEW}going", "one_photo"], ["goes_on"])
+    given, made = (
+        [info(f"{STEP}{new}{t.name}", TYPES[t.type], t.shape) for t in moving] for new in ("", NEW)
+    )
     return helper.make_graph(
         [*step.node, scalar],
         "step",
@@ -120,7 +119,7 @@ def _body(step: onnx.GraphProto, moving: list[StateTensor]) -> onnx.GraphProto:
 
 
 def _resize(manifest: Manifest) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
-    """Bytes of any size to the encoder's `pixels`, as Pillow resizes them.
+    """Bytes of any size to the pixels of `begin`, as Pillow resizes them.
 
     Photos of the model's own size are let through. That there is one photo is then hidden from
     ONNX Runtime: where it knows, it makes a Gemm of each integer MatMul with its sum, and computes
@@ -154,7 +153,7 @@ def _resize(manifest: Manifest) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
         node("ReduceMin", ["same_counts"], ["same_count"], keepdims=0),
         node("Cast", ["same_count"], ["is_own_size"], to=TensorProto.BOOL),
         node("If", ["is_own_size"], ["photo"], then_branch=as_is, else_branch=resized),
-        node("Reshape", ["photo", "batch_shape"], ["pixels"]),
+        node("Reshape", ["photo", "batch_shape"], [f"{BEGIN}pixels"]),
     ]
     constants = {"square": [1, 3, size, size], "own_shape": [size, size, 3], "first_axis": [0]}
     constants["batch_shape"] = [-1, size, size, 3]

@@ -150,8 +150,9 @@ class _Source:
             onnx.checker.check_model(graph)
         sizes = replace(Sizes.of(self.student.dimensions), visual_tokens=tokens)
         state = state_tensors(sizes, self.job.search)
+        session = KINDS[precision].session
         return Exported(
-            Artifact(name, "onnx", precision, tokens, paths, state=state),
+            Artifact(name, "onnx", precision, tokens, paths, state=state, session=session),
             {paths[role]: graph.SerializeToString() for role, graph in made.items()},
         )
 

@@ -121,7 +121,9 @@ def load(
         options.intra_op_num_threads = count
         # Threads that spin while they wait burn a phone's battery, and may take from the last of
         # them the core that it needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        entries = {"session.intra_op.allow_spinning": "0", **artifact.session}
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
         try:
             opened = onnxruntime.InferenceSession(
                 files[path], options, providers=wanted.among(available)

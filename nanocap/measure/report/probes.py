@@ -27,15 +27,10 @@ class NoAttention(NanocapError):
 
 @dataclass(frozen=True)
 class Probe:
-    """A graph with more outputs than it was written with.
+    """A graph with more outputs than it was written with."""
 
-    Attributes:
-        session: of ONNX Runtime.
-        inner: names of the tensors that were added, in their order.
-    """
-
-    session: Any
-    inner: tuple[str, ...]
+    session: Any  # of ONNX Runtime
+    inner: tuple[str, ...]  # names of the tensors that were added, in their order
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         """The graph's own `outputs`, and the inner tensors."""

@@ -20,14 +20,10 @@ AWAY, THERE = (12.0, 16.0, 34.0, 175.0), (255.0, 176.0, 0.0, 60.0)
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a caption, as it is shown.
-
-    Attributes:
-        overlay: a picture to stretch over the photo, as a data URI; empty where there is no map.
-    """
+    """One word of a caption, as it is shown."""
 
     text: str
-    overlay: str = ""
+    overlay: str = ""  # a picture to stretch over the photo, as a data URI; empty without a map
 
 
 def words_of(caption: Caption, maps: Floats | None) -> tuple[Word, ...]:

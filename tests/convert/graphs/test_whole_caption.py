@@ -91,11 +91,11 @@ def test_photos_of_any_size_are_resized_as_by_pillow(
     model = whole_caption(opened, opened.manifest.artifacts[1])
     shape_of = ["photos", "rows", "columns", 3]
     model.graph.output.append(
-        onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, shape_of)
+        onnx.helper.make_tensor_value_info("begin/pixels", onnx.TensorProto.UINT8, shape_of)
     )
     session = onnxruntime.InferenceSession(model.SerializeToString())
     photo = np.asarray(Image.fromarray(tiny.pixels(1)[0]).resize(shape[::-1]))
-    (pixels,) = session.run(["pixels"], {"image": photo})
+    (pixels,) = session.run(["begin/pixels"], {"image": photo})
     size = opened.manifest.image.size
     theirs = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR)
     difference = np.abs(pixels[0].astype(int) - np.asarray(theirs).astype(int))
