@@ -109,7 +109,7 @@ def test_the_rollout_says_what_the_runtime_says(tiny: Any) -> None:
     steps = list(rollout(engine, probe, probe.pixels))
     found = np.stack([probe.barred(s.logits).argmax(1) for s in steps if s.counts.any()], axis=1)
     tensors = state_tensors(Sizes.of(tiny.dimensions), search)
-    searcher = Searcher(engine, tensors, search.end, search.pad)
+    searcher = Searcher(engine, tensors, search.end, search.pad, tiny.dimensions.max_tokens)
     said = searcher.search(probe.pixels, Options(1, 1.0, probe.quality, probe.length))
     for row, (best,) in zip(found, said, strict=True):
         assert tuple(row[: len(best.ids)]) == best.ids

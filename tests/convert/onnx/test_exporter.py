@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,8 @@ from onnx import helper, numpy_helper
 from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import backends, load_exporter
-from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph
+from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Graph
+from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.probe import forced
 from nanocap.runtime.state import State
@@ -202,6 +204,19 @@ def test_the_search_is_fp32_in_every_precision(tiny: Any, precision: str) -> Non
         )
         assert ours == exact
         assert ours
+
+
+class Zeros(Graph):
+    inputs, outputs = ("x",), ("y", "z")
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(3), x + torch.zeros(3)
+
+
+def test_the_exporters_remarks_are_for_no_one(caplog: pytest.LogCaptureFixture) -> None:
+    """It has one on an output that is a constant, as some of a search's state are."""
+    trace(Zeros(), (torch.ones(3),))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_an_unknown_backend_names_those_that_there_are() -> None:

@@ -217,7 +217,27 @@ def test_emulation_rounds_every_value(tiny: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8-dynamic", "int4"])
+def test_int8_weights_are_bytes_that_become_floats(tiny: Any) -> None:
+    """Of the same graph; a session multiplies them out once, where it is told to."""
+    assert tiny.exported("int8-weights").artifact.session == {"session.disable_quant_qdq": "1"}
+    for role, layers in (("encoder", 49 + 18), ("decoder", 13)):  # convolutions, linear layers
+        model, exact = tiny.part("int8-weights", role), tiny.part("fp32", role)
+        ours, theirs = constants(model), constants(exact)
+        unpacking = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+        assert len(model.graph.node) - len(unpacking) == len(exact.graph.node)
+        assert 0.6 * layers < len(unpacking) <= layers  # small ones stay as they are
+        for node in unpacking:
+            steps, scale = (ours[name] for name in node.input)
+            assert steps.dtype == np.int8
+            weights = theirs[node.input[0].removesuffix("_int8")]
+            (axis,) = (attribute.i for attribute in node.attribute)
+            scale = np.expand_dims(scale, [i for i in range(weights.ndim) if i != axis])
+            assert (np.abs(steps * scale - weights) <= scale * 0.501).all()
+        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+        assert max(np.prod(t.dims) for t in floats if len(t.dims) > 1) < 1024  # but biases
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights", "int8-dynamic", "int4"])
 def test_each_is_close_to_fp32(tiny: Any, precision: str) -> None:
     made = tiny.exported(precision)
     assert made.artifact.measured["parity"]["against"] == "fp32"
