@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.graphs.passes import drop_unused
 from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.probe import Probe
@@ -118,6 +120,11 @@ class Tiny:
     def search(self) -> Search:
         return self.checkpoint().search()
 
+    @cached_property
+    def search_graphs(self) -> SearchGraphs:
+        """Traced once, which takes seconds."""
+        return SearchGraphs.trace(Sizes.of(TINY), self.search())
+
     def eager(self, student: Student | None = None) -> EagerEngine:
         """A student of the tiny one's size in torch; the tiny one itself where none is given."""
         return EagerEngine(student or tiny_student(), self.search())
@@ -126,8 +133,11 @@ class Tiny:
         if not self._exported:
             probe = self.probe(self.pixels(4))
             job = Job(probe, self.search(), self.pixels(8, seed=5), MINMAX)
-            for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
-                self._exported[made.artifact.precision] = made
+            traced = self.search_graphs
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(SearchGraphs, "trace", lambda *given: traced)
+                exported = load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job)
+            self._exported = {made.artifact.precision: made for made in exported}
         return self._exported[precision]
 
     def graph(self, precision: str, role: str) -> onnx.ModelProto:

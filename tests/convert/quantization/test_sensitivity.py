@@ -13,8 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.graphs.modules import Sizes
-from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.convert.onnx.sessions import open_session, running_operators
 from nanocap.convert.quantization.blocks import blocks
 from nanocap.convert.quantization.divergence import Judge
@@ -176,8 +174,7 @@ def test_blocks_are_the_students_modules(tiny: Any) -> None:
 
 def test_the_judge_knows_no_difference_where_there_is_none(tiny: Any) -> None:
     encoder, decoder = (tiny.part("fp32", role) for role in ("encoder", "decoder"))
-    graphs = SearchGraphs.trace(Sizes.of(tiny.dimensions), tiny.search())
-    judge = Judge(encoder, decoder, graphs, tiny.probe(tiny.pixels(10)))
+    judge = Judge(encoder, decoder, tiny.search_graphs, tiny.probe(tiny.pixels(10)))
     assert judge.photos == 10
     assert np.abs(judge.encoder(encoder)).max() < 1e-9
     others = (tiny.part(precision, "decoder") for precision in ("int8", "int4"))
