@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nanocap.bounds import MAX_BEAMS
+from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 from nanocap.files.whole_file import whole_file
@@ -26,14 +27,14 @@ From any language with ONNX Runtime:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.argument("bundle", required=False, type=PATH)
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
 @click.option(
     "--beams", type=click.IntRange(1, MAX_BEAMS), help="Of its search.  [default: the bundle's]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 def command(
     bundle: Path | None,
     out: Path,

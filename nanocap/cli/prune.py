@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
@@ -32,16 +33,16 @@ what is left; nanocap distill does them.
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--keep",
     type=float,
     required=True,
     help="Share of the attentions' and MLPs' parameters that stays, above 0 and at most 1.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: bool) -> None:
     """Take the smallest channels out of the attentions and MLPs of CHECKPOINT, a finished student.
 
@@ -56,7 +57,6 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     if out.exists() and not overwrite:
         raise OptionError(f"{out}: already exists; choose another name or --overwrite")
     student, metadata, before = prune_file(checkpoint, keep)
-    out.parent.mkdir(parents=True, exist_ok=True)
     student.save(out, metadata)
     after = count_parameters(student)
     click.echo(f"{after:,} of {before:,} parameters", err=True)

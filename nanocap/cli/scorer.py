@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import OUT, PATH, training_options
 from nanocap.cli.output import say_table
-from nanocap.cli.training import training_options
 from nanocap.errors import one_line
 
 
 @click.command()
+@click.argument("recipe", type=PATH)
+@click.option("--out", required=True, type=PATH, help=OUT)
 @training_options
 @click.option(
-    "--start",
-    type=click.Path(path_type=Path),
-    help="The finished student to share the trunk with, instead of the recipe's own.",
+    "--start", type=PATH, help="Finished student whose trunk is shared, instead of the recipe's."
 )
 @click.option("--onnx", is_flag=True, help="Write OUT/onnx too: both towers, for devices.")
 def command(

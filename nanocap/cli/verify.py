@@ -9,6 +9,7 @@ import click
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.quality import check
+from nanocap.cli.options import json_option
 from nanocap.cli.output import say
 from nanocap.errors import BundleError, NanocapError
 from nanocap.runtime.captioner import Captioner
@@ -27,7 +28,7 @@ Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
     """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption.

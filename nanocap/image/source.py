@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from nanocap.errors import ImageError, one_line
-from nanocap.image.decoding.arrays import is_array
+from nanocap.image.decoding.values import is_array
 
 ImageSource: TypeAlias = (
     str
@@ -51,9 +51,8 @@ def is_one_image(source: object) -> bool:
     Raises:
         ImageError: it is neither.
     """
-    if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
-        return True
-    if is_array(source) or hasattr(source, "read"):
+    known = isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    if known or is_array(source) or hasattr(source, "read"):
         return True
     if isinstance(source, Iterable):
         return False
