@@ -30,12 +30,9 @@ def digest(manifest: Manifest, artifact: Artifact) -> str:
 
 
 def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, Any]) -> None:
-    """Write the figures of one set of photos into the bundle and its card.
+    """Write the figures of one set of photos, `name`, into the bundle's folder and its card.
 
     Args:
-        folder: the bundle's; replaced as a whole.
-        artifact_name: what was measured.
-        name: of the set of photos.
         figures: JSON-ready; see `Evaluation.to_dict`.
     Raises:
         OptionError: the bundle is no folder, or has no such artifact.
@@ -49,14 +46,10 @@ def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, An
 
 
 def record_comparison(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the parity report into the bundle and its card, instead of an earlier one.
+    """Write the parity report, instead of an earlier one, as `record` writes figures.
 
     Args:
-        folder: the bundle's; replaced as a whole.
         figures: JSON-ready, by the names of artifacts.
-    Raises:
-        OptionError: the bundle is no folder, or has no such artifact.
-        BundleError: it is damaged.
     """
     _rewrite(folder, figures, lambda measured, values: {**measured, COMPARISON: values})
 
@@ -89,11 +82,7 @@ def _rewrite(
 
 
 def check(bundle: Bundle) -> None:
-    """Refuse figures of other files.
-
-    Raises:
-        BundleError: the manifest holds some.
-    """
+    """Raise BundleError where the manifest holds figures of other files."""
     manifest = bundle.manifest
     for artifact, name, values in records(manifest):
         if values.get(DIGEST) != digest(manifest, artifact):

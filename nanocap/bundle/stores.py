@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from nanocap.bundle.manifest import MAX_FILES
 from nanocap.errors import BundleError
@@ -29,8 +29,7 @@ class FolderStore:
         self.root = root
 
     def read(self, path: str, limit: int) -> bytes:
-        full = str(self.root)
-        mode = 0
+        full, mode = str(self.root), 0
         try:
             for part in path.split("/"):
                 full = os.path.join(full, part)
@@ -43,7 +42,7 @@ class FolderStore:
             if not stat.S_ISREG(mode):  # a pipe would block, a device never end
                 raise BundleError(f"bundle {self.root}: {path} is not a regular file; get it again")
             with open(full, "rb") as file:
-                data = file.read(limit + 1)
+                return _capped(file, limit, f"bundle {self.root}: {path}")
         except (FileNotFoundError, NotADirectoryError):
             raise BundleError(
                 f"bundle {self.root}: {path} is missing; get or build the bundle again"
@@ -52,11 +51,6 @@ class FolderStore:
             raise BundleError(
                 f"bundle {self.root}: {path} cannot be read ({error.strerror}); check its rights"
             ) from None
-        if len(data) > limit:
-            raise BundleError(
-                f"bundle {self.root}: {path} is larger than the manifest states; get it again"
-            )
-        return data
 
     def paths(self) -> Iterator[str]:
         for folder, _, names in sorted(os.walk(self.root)):
@@ -99,15 +93,9 @@ class ZipStore:
             raise BundleError(f"bundle {self.source}: {path} is a symbolic link; get it again")
         try:
             with self._zip.open(info) as file:
-                # Reading one byte past the limit, never more, is what stops a zip bomb.
-                data = file.read(limit + 1)
+                return _capped(file, limit, f"bundle {self.source}: {path}")
         except _broken():
             raise BundleError(f"bundle {self.source}: {path} is damaged; get it again") from None
-        if len(data) > limit:
-            raise BundleError(
-                f"bundle {self.source}: {path} is larger than the manifest states; get it again"
-            )
-        return data
 
     def paths(self) -> Iterator[str]:
         yield from sorted(self._infos)
@@ -122,17 +110,18 @@ def open_store(source: Path) -> Store:
     return ZipStore(source)
 
 
+def _capped(file: IO[bytes], limit: int, where: str) -> bytes:
+    """Reading one byte past the limit, never more, is what stops a zip bomb."""
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"{where} is larger than the manifest states; get it again")
+    return data
+
+
 def _broken(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What reading a damaged zip raises, and `more`."""
     import zipfile
     import zlib
 
-    return (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        *more,
-    )
+    known = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    return (*known, ValueError, *more)
