@@ -12,8 +12,7 @@ from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.panel import Panel
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.task import Task
-from nanocap.distill.teachers import KeyedTeacher, load_teacher
-from nanocap.distill.teachers.settings import DEFAULTS, Settings
+from nanocap.distill.teachers import DEFAULTS, KeyedTeacher, Settings, load_teacher
 from nanocap.distill.training.devices import use_threads
 from nanocap.errors import OptionError
 

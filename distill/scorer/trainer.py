@@ -27,8 +27,8 @@ from nanocap.distill.training.checkpoint import (
 )
 from nanocap.distill.training.devices import fastest
 from nanocap.distill.training.journal import Journal
+from nanocap.distill.training.run import Start
 from nanocap.distill.training.trainer import learning_rate
-from nanocap.distill.training.warm_start import Start
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.scorer import Scorer

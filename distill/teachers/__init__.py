@@ -6,15 +6,16 @@ the colon of `KIND:REST`, and a line in `KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
+import torch
 from PIL import Image
 
-from nanocap.distill.teachers.settings import DEFAULTS, Settings
+from nanocap.distill.training.devices import fastest
 from nanocap.errors import OptionError
 
 KINDS = {  # kind -> module with its `load`
@@ -24,6 +25,51 @@ KINDS = {  # kind -> module with its `load`
     "ensemble": "nanocap.distill.teachers.ensemble",
 }
 PROMPTED = ("hf", "ensemble")  # kinds that may be asked in other words
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may say about any teacher.
+
+    Args:
+        prompt: instead of the one that its family is asked with.
+        device: torch's name for it, such as `cuda:1`; `auto` is CUDA where there is one.
+        dtype: `fp32`, `bf16` or `fp16`; `auto` is what the device is good at.
+        merge: share of its visual tokens that a LLaVA keeps.
+    Raises:
+        OptionError: the dtype is none of these.
+    """
+
+    prompt: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    merge: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("auto", *DTYPES):
+            raise OptionError(f"dtype {self.dtype!r} is not one of auto, {', '.join(DTYPES)}")
+
+    def on_device(self) -> torch.device:
+        """The device. Raises OptionError where this machine, or build of torch, has none such."""
+        if self.device == "auto":
+            return fastest()
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise OptionError(f"device {self.device!r}: torch has none here; try cpu") from error
+        return device
+
+    def weights_dtype(self, device: torch.device) -> torch.dtype:
+        """What weights are kept in: by default bf16 on CUDA, where it is fast, else fp32."""
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+
+
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True)
@@ -45,7 +91,6 @@ class Teacher(Protocol):
 
     def caption(self, images: Sequence[Image.Image], n: int) -> list[list[Scored]]:
         """At most `n` different captions of each photo, best first."""
-        ...
 
 
 @runtime_checkable
@@ -63,13 +108,20 @@ class KeyedTeacher(Protocol):
         Raises:
             DataError: it knows none of them.
         """
-        ...
 
     def caption_keyed(
         self, keys: Sequence[str], images: Sequence[Image.Image], n: int
     ) -> list[list[Scored]]:
         """At most `n` different captions of each photo, best first."""
-        ...
+
+
+def distinct(captions: Iterable[tuple[str, float]]) -> list[Scored]:
+    """Texts with their scores, best first: each text once, and none that is empty."""
+    best: dict[str, float] = {}
+    for text, score in captions:
+        if text:
+            best.setdefault(text, score)
+    return [Scored(text, score) for text, score in best.items()]
 
 
 def ask(
@@ -82,11 +134,7 @@ def ask(
 
 
 def kind_of(spec: str) -> tuple[str, str]:
-    """The two parts of `KIND:REST`.
-
-    Raises:
-        OptionError: the kind is unknown.
-    """
+    """The two parts of `KIND:REST`. Raises OptionError where the kind is unknown."""
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in KINDS:
         raise OptionError(

@@ -10,16 +10,17 @@ from PIL import Image
 
 from nanocap.distill.data.tokenizer import normalize
 from nanocap.distill.teachers import (
+    DEFAULTS,
     KINDS,
     PROMPTED,
     KeyedTeacher,
     Scored,
+    Settings,
     Teacher,
     ask,
     load_teacher,
 )
-from nanocap.distill.teachers.settings import DEFAULTS, Settings
-from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, averaged, read
+from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, read
 from nanocap.distill.training.cider import Cider
 from nanocap.errors import OptionError
 
@@ -96,8 +97,8 @@ def load(rest: str, settings: Settings = DEFAULTS) -> StudentTeacher | Pool:
     if set(kinds) == {"student"}:
         finished = [read(spec.removeprefix(PREFIX)) for spec in specs]
         if agree(finished):
-            return averaged(finished, settings)
-        return Pool([averaged([one], settings) for one in finished])
+            return StudentTeacher(finished, settings)
+        return Pool([StudentTeacher([one], settings) for one in finished])
     silent = replace(settings, prompt=None)
     return Pool(
         [

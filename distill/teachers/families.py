@@ -22,35 +22,23 @@ class Family(Protocol):
     @property
     def example(self) -> str:
         """A public model of the family."""
-        ...
 
     @property
     def prompt(self) -> str:
         """What it is asked when the user says nothing else."""
-        ...
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
-        """What `generate` takes for a batch of photos, as tensors.
-
-        Raises:
-            OptionError: the family takes no prompt, but there is one.
-        """
-        ...
+        """What `generate` takes; raises OptionError for a prompt where the family takes none."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """The prompt as it is, if there is one; the processor adds what stands for the photo.
-
-    Args:
-        before: what the text must start with, whatever the prompt.
-        optional: the model goes on from the photo alone where the prompt is empty.
-    """
+    """The prompt as it is, if there is one; the processor adds what stands for the photo."""
 
     example: str
     prompt: str = ""
-    before: str = ""
-    optional: bool = False
+    before: str = ""  # what the text must start with, whatever the prompt
+    optional: bool = False  # an empty prompt: the model goes on from the photo alone
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         if self.optional and not prompt:
@@ -91,15 +79,11 @@ class Silent:
 
 @dataclass(frozen=True)
 class Chat:
-    """A question with a photo in a chat, as the model's own template spells it.
-
-    Args:
-        spelled: for models that came without a template: `{prompt}` stands in it.
-    """
+    """A question with a photo in a chat, as the model's own template spells it."""
 
     example: str
     prompt: str = ASK
-    spelled: str = ""
+    spelled: str = ""  # of models without a template: `{prompt}` stands in it
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         text = self._text(processor, prompt)
@@ -154,11 +138,7 @@ FAMILIES: dict[str, Family] = {  # by `model_type` of config.json
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a `model_type`; one of transformers' own that is not listed is asked in a chat.
-
-    Raises:
-        OptionError: its models do not make text of images.
-    """
+    """The family of a `model_type`; others of transformers chat, or raise OptionError."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )

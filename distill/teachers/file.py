@@ -9,8 +9,7 @@ from PIL import Image
 
 from nanocap.distill.data.keys import find_photos
 from nanocap.distill.data.rows import read_captions
-from nanocap.distill.teachers import Scored
-from nanocap.distill.teachers.settings import DEFAULTS, Settings
+from nanocap.distill.teachers import DEFAULTS, Scored, Settings
 from nanocap.errors import DataError, OptionError
 
 
@@ -56,12 +55,7 @@ def no_photo(path: Path, found: str, wanted: str) -> str:
 
 
 def load(rest: str, settings: Settings = DEFAULTS) -> CaptionFile:
-    """`file:CAPTIONS.jsonl`.
-
-    Raises:
-        OptionError: it is no `.jsonl` file.
-        DataError: the file cannot be read, or a line of it is something else.
-    """
+    """`file:CAPTIONS.jsonl`; raises OptionError for another suffix, and as `CaptionFile` does."""
     path = Path(rest)
     if path.suffix.lower() != ".jsonl":
         raise OptionError(f'file:{rest}: captions are a .jsonl file, "image" and "caption" a line')

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nanocap.distill.teachers import Scored
+from nanocap.distill.teachers import DEFAULTS, Scored, Settings, distinct
 from nanocap.distill.teachers.families import Family, family_of
 from nanocap.distill.teachers.merging import TokenMerging
-from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 LONGEST = 64  # tokens of a caption, unless said otherwise
@@ -73,7 +72,7 @@ class HfTeacher:
         )
         texts = self._texts(found.sequences, found.beam_indices)
         rows = list(zip(texts, found.sequences_scores.tolist(), strict=True))
-        return [_distinct(rows[first : first + n]) for first in range(0, len(rows), n)]
+        return [distinct(rows[first : first + n]) for first in range(0, len(rows), n)]
 
     def _texts(self, sequences: Tensor, beams: Tensor) -> list[str]:
         """What was generated, without the prompt.
@@ -99,14 +98,6 @@ def _whole_sentences(text: str) -> str:
     """An answer that was cut off, up to the end of its last sentence if it has one."""
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", text)]
     return text[: ends[-1]] if ends else text
-
-
-def _distinct(rows: Sequence[tuple[str, float]]) -> list[Scored]:
-    best: dict[str, float] = {}
-    for text, score in rows:
-        if text:
-            best.setdefault(text, score)
-    return [Scored(text, score) for text, score in best.items()]
 
 
 def load(rest: str, settings: Settings = DEFAULTS) -> HfTeacher:

@@ -53,11 +53,7 @@ def save_checkpoint(
 
 
 def read_position(path: Path) -> Position | None:
-    """The position that a checkpoint holds; None if there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """The position in a checkpoint; None if there is none. Raises DataError for damage."""
     if not path.exists():
         return None
     try:

@@ -41,22 +41,14 @@ class Teaching(Protocol):
             image: [rows], the photo of each row.
             counted: [rows, T], where a piece is asked for.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a step learns from teachers, and how much.
-
-    Attributes:
-        share: of the loss that the divergence from the teachers takes over from cross-entropy.
-        imitation: weight of the term that draws what the student sees in a photo towards what
-            the teachers see.
-        relation: weight of the term that does the same with how alike the photos of a batch look.
-    """
+    """What a step learns from teachers, and how much: weights of `imitation` and `relation`."""
 
     teaching: Teaching
-    share: float
+    share: float  # of the loss that divergence from the teachers takes over from cross-entropy
     imitation: float = 0.0
     relation: float = 0.0
 
@@ -111,18 +103,14 @@ def cross_entropy(
     ours = Reader(decoder, visual_BNC)
     total = visual_BNC.new_zeros((), dtype=torch.float32)
     for part in by_length(captions):
-        tokens, targets, image = (
-            captions.tokens[part],
-            captions.targets[part],
-            captions.image[part],
-        )
+        tokens, targets = captions.tokens[part], captions.targets[part]
+        image = captions.image[part]
         longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
         tokens, targets = tokens[:, :longest], targets[:, :longest]
         counted = targets != PAD
         logits = ours.logits(tokens, image, counted)
-        loss = F.cross_entropy(
-            logits, targets[counted], label_smoothing=smoothing, reduction="none"
-        )
+        asked = targets[counted]
+        loss = F.cross_entropy(logits, asked, label_smoothing=smoothing, reduction="none")
         if guidance is not None and guidance.share:
             apart = guidance.teaching.divergence(logits, part, tokens, image, counted)
             loss = (1 - guidance.share) * loss + guidance.share * apart
@@ -213,7 +201,7 @@ class Reader:
     """A decoder that looks at the photos of a batch."""
 
     def __init__(self, decoder: Decoder, visual_BNC: Tensor):
-        self.decoder = decoder
+        self.decoder, self.visual = decoder, visual_BNC
         self.keys, self.values = decoder.cross(visual_BNC)
 
     def logits(self, tokens: Tensor, image: Tensor, counted: Tensor) -> Tensor:

@@ -26,10 +26,9 @@ from nanocap.distill.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from nanocap.distill.training.faithfulness_floor import Floor
 from nanocap.distill.training.journal import Journal
 from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
-from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.training.monitor import Floor, Monitor
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
 from nanocap.errors import RecipeError
@@ -68,16 +67,10 @@ def train(run: Run, accelerator: Accelerator) -> Path:
         student, _ = Student.load(path)
     final, metadata = run.out / "student.safetensors", run.metadata()
     # a finished student is left alone, to the byte: others may have been made from it
-    if accelerator.is_main_process and not _saved(final, metadata):
+    saved = final.exists() and metadata.items() <= Student.load(final)[1].items()
+    if accelerator.is_main_process and not saved:
         student.save(final, metadata)
     return final
-
-
-def _saved(path: Path, metadata: dict[str, str]) -> bool:
-    if not path.exists():
-        return False
-    _, theirs = Student.load(path)
-    return metadata.items() <= theirs.items()
 
 
 def _check(stage: Stage) -> None:
@@ -115,7 +108,9 @@ def _train_stage(
         with accelerator.main_process_first():
             feed = Maps(run.corpus, schedule, student, stage.views, run.cache)
     student = student.to(device).train()
-    _set_dropout(student, stage.dropout)
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = stage.dropout
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
     # behind the optimizer and the average, which have no part in them; part of the checkpoint
@@ -247,12 +242,6 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
             decay = stage.weight_decay if decays else 0.0
             groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
     return groups
-
-
-def _set_dropout(student: nn.Module, rate: float) -> None:
-    for module in student.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
 
 
 @torch.no_grad()

@@ -120,8 +120,8 @@ def _compared(manifest: Manifest) -> list[str]:
             rows.append((artifact.name, *row))
     if not rows:
         return []
-    head = ("artifact", "MB", "largest logit difference", "same captions, %", "CIDEr")
-    head += ("difference", "ms a caption", "peak MB")
+    head = ["artifact", "MB", "largest logit difference", "same captions, %", "CIDEr"]
+    head += ["difference", "ms a caption", "peak MB"]
     return ["**Side by side**, by `nanocap parity`:", "", *_table(head, rows), ""]
 
 

@@ -46,11 +46,7 @@ def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, An
 
 
 def record_comparison(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the parity report, instead of an earlier one, as `record` writes figures.
-
-    Args:
-        figures: JSON-ready, by the names of artifacts.
-    """
+    """Write the parity report, by names of artifacts, as `record` writes figures."""
     _rewrite(folder, figures, lambda measured, values: {**measured, COMPARISON: values})
 
 

@@ -43,9 +43,8 @@ def _recorded(manifest: Manifest, files: Mapping[str, bytes | Path]) -> Iterator
         try:
             data = content if isinstance(content, bytes) else content.read_bytes()
         except OSError as error:
-            raise BundleError(
-                f"{content}: cannot be put in the bundle ({error.strerror})"
-            ) from None
+            message = f"{content!s}: cannot be put in the bundle ({error.strerror})"
+            raise BundleError(message) from None
         yield path, data
         records[path] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
     data = replace(manifest, files=records).to_json()

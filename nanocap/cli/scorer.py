@@ -46,7 +46,7 @@ def command(
     from nanocap.distill.scorer.recipe import load_scorer_recipe
     from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
     from nanocap.distill.training.devices import keep_freed_memory, mixed_precision, use_threads
-    from nanocap.distill.training.warm_start import Start
+    from nanocap.distill.training.run import Start
 
     keep_freed_memory()
     use_threads(threads)

@@ -58,11 +58,7 @@ def is_bundle(target: str) -> bool:
 
 
 def listen(target: str | None, question: Question) -> Answer:
-    """The captions of a target; None is the model inside the package.
-
-    Raises:
-        NanocapError: the target cannot be read or loaded.
-    """
+    """The captions of a target, or of the model inside the package. Raises NanocapError."""
     if target is None or is_bundle(target):
         return _bundle(Path(target) if target else default_bundle(), question)
     if TEACHER.match(target):

@@ -78,11 +78,7 @@ def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
 
 
 def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
-    """The caption of the golden image, after comparing it with the manifest's.
-
-    Raises:
-        BundleError: it is another one.
-    """
+    """The caption of the golden image; raises BundleError where the manifest has another."""
     expected = bundle.manifest.golden
     captioner = Captioner(bundle, artifact=expected.artifact)
     found = captioner(io.BytesIO(contents[expected.image])).text

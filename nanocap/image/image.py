@@ -100,10 +100,7 @@ def load_image(
 def load_rgb(
     source: ImageSource, *, exif: str = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """`source` decoded at its full size: mode RGB, sRGB, alpha over white, upright; a new image.
-
-    Raises ImageError.
-    """
+    """`source` at its full size: RGB, sRGB, alpha over white, upright, new. Raises ImageError."""
     ImageRule(exif=exif)  # which checks it
     decoded = _decode(source, exif, max_pixels, 0)
     with _damage(decoded.name):

@@ -46,11 +46,7 @@ def describe(source: object) -> str:
 
 
 def is_one_image(source: object) -> bool:
-    """Whether `source` is a single image, and not several of them.
-
-    Raises:
-        ImageError: it is neither.
-    """
+    """Whether `source` is one image, not several of them; raises ImageError for neither."""
     known = isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
     if known or is_array(source) or hasattr(source, "read"):
         return True

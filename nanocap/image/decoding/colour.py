@@ -37,11 +37,7 @@ WHITE = (255, 255, 255)
 
 
 def rgb_conversion(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
-    """What turns parts of a decoded image into RGB: sRGB, alpha over white.
-
-    Raises:
-        ImageError: its values are outside the rule of `load_image`.
-    """
+    """What turns parts of a decoded image into RGB: sRGB, alpha over white; raises ImageError."""
     eight = eight_bits(image, name) if is_deep(image) else None
     colours = srgb_transform(image, name)
 

@@ -93,11 +93,7 @@ class HeaderTooLongError(Exception):
 
 
 class MeteredFile:
-    """A binary file that stops a reader after so many bytes, until `free` is called.
-
-    Args:
-        file: can seek.
-    """
+    """A file that can seek and stops a reader after so many bytes, until `free` is called."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file

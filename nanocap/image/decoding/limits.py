@@ -67,11 +67,7 @@ def refuse_large(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def refuse_costly(image: Image.Image, name: str, max_pixels: int, working: int = 0) -> None:
-    """Raise ImageError where decoding or resizing an opened image would take too much.
-
-    Args:
-        working: bytes that are needed beside the decoded image.
-    """
+    """Raise ImageError where decoding takes too much, with `working` bytes beside the image."""
     undecoded = isinstance(image, ImageFile.ImageFile) and (image.tile or image.format in UNTILED)
     if isinstance(image, ImageFile.ImageFile) and image.fp is not None and undecoded:
         place = image.fp.tell()
@@ -95,11 +91,7 @@ def refuse_memory(size: tuple[int, int], needed: int, name: str, max_pixels: int
 
 
 def decoding_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
-    """What decoding an opened image takes in memory, the image itself included.
-
-    Args:
-        file: that it is read from; left anywhere.
-    """
+    """Memory for decoding, the image included; `file` is what it is read from, left anywhere."""
     row = image.width * MODE_BYTES.get(image.mode, PIXEL_BYTES) + POINTER_BYTES
     held = int(getattr(file, "held", 0))  # of `Piped`, also where another file stands before it
     return image.height * row + held + _extra_bytes(image, file)

@@ -144,13 +144,9 @@ def is_array(source: object) -> bool:
 
 @dataclass(frozen=True)
 class ArrayImage:
-    """A checked array as an image, converted a part at a time.
+    """A checked array as an image, converted a part at a time."""
 
-    Attributes:
-        values: [height, width] or [height, width, 2 to 4] of uint8, uint16, bool or floats.
-    """
-
-    values: Pixels
+    values: Pixels  # [height, width] or [height, width, 2 to 4] of uint8, uint16, bool or floats
 
     @property
     def size(self) -> tuple[int, int]:
@@ -165,11 +161,7 @@ class ArrayImage:
 
 
 def array_image(source: object, name: str) -> ArrayImage:
-    """`source` as an image.
-
-    Raises:
-        ImageError: it is no image, or its numbers are outside the rule; says how to mend it.
-    """
+    """`source` as an image; raises ImageError, with how to mend it, where it is none."""
     array = _as_array(source, name)
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(
