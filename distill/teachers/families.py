@@ -8,7 +8,7 @@ is the same for all: `nanocap.distill.teachers.processors` loads their processor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nanocap.errors import OptionError
 
@@ -16,27 +16,22 @@ ASK = "Describe this image in one short sentence."  # what models that chat are 
 INSTRUCTION = "Write a short description of the image."
 
 
-class Family(Protocol):
+@dataclass(frozen=True)
+class Family:
     """How a model is spoken to."""
 
-    @property
-    def example(self) -> str:
-        """A public model of the family."""
-
-    @property
-    def prompt(self) -> str:
-        """What it is asked when the user says nothing else."""
+    example: str  # a public model of the family
+    prompt: str = ""  # what it is asked when the user says nothing else
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         """What `generate` takes; raises OptionError for a prompt where the family takes none."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(Family):
     """The prompt as it is, if there is one; the processor adds what stands for the photo."""
 
-    example: str
-    prompt: str = ""
     before: str = ""  # what the text must start with, whatever the prompt
     optional: bool = False  # an empty prompt: the model goes on from the photo alone
 
@@ -48,11 +43,8 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(Family):
     """GIT: the caption goes on after the prompt, which has a start token but no end token."""
-
-    example: str
-    prompt: str = ""
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         pixels = processor(images=images, return_tensors="pt")
@@ -65,11 +57,8 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Silent:
+class Silent(Family):
     """A vision encoder with a text decoder: there is nothing but the photo."""
-
-    example: str
-    prompt: str = ""
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         if prompt:
@@ -78,10 +67,9 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(Family):
     """A question with a photo in a chat, as the model's own template spells it."""
 
-    example: str
     prompt: str = ASK
     spelled: str = ""  # of models without a template: `{prompt}` stands in it
 

@@ -35,17 +35,11 @@ PLACE = np.dtype([("piece", "<u2", TOP), ("probability", "<f2", TOP)])
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teachers said about the rows of a batch.
+    """What the teachers said about the rows of a batch."""
 
-    Attributes:
-        pieces: [rows, T, TOP]; anything where nothing is asked.
-        probabilities: of those pieces; the rest of the vocabulary shares what is missing to one.
-        seen: [B, channels], what the teachers see in each photo.
-    """
-
-    pieces: Tensor
-    probabilities: Tensor
-    seen: Tensor
+    pieces: Tensor  # [rows, T, TOP]; anything where nothing is asked
+    probabilities: Tensor  # of those; the rest of the vocabulary shares what is missing to one
+    seen: Tensor  # [B, channels], what the teachers see in each photo
 
     def to(self, device: torch.device) -> Lesson:
         """The same on another device."""

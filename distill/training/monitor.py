@@ -34,7 +34,7 @@ class Monitor:
 
     def __init__(self, corpus: Corpus, source: str, dimensions: Dimensions):
         self.corpus, self.student = corpus, Student(dimensions)
-        self.rows = corpus.aside(source)[:MONITORED] if source else []  # none to look at
+        self.rows = corpus.aside(source)[:MONITORED] if source else []
         self.references = [corpus.rows[row].captions for row in self.rows]
         self.cider = Cider(self.references)
         ids = corpus.encoded(dimensions.max_tokens) if self.rows else []

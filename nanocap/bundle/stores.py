@@ -29,27 +29,24 @@ class FolderStore:
         self.root = root
 
     def read(self, path: str, limit: int) -> bytes:
-        full, mode = str(self.root), 0
+        where, full, mode = f"bundle {self.root}: {path}", str(self.root), 0
         try:
             for part in path.split("/"):
                 full = os.path.join(full, part)
                 mode = os.lstat(full).st_mode
                 if stat.S_ISLNK(mode):
                     raise BundleError(
-                        f"bundle {self.root}: {path} goes through a symbolic link;"
-                        " put the file itself there"
+                        f"{where} goes through a symbolic link; put the file itself there"
                     )
             if not stat.S_ISREG(mode):  # a pipe would block, a device never end
-                raise BundleError(f"bundle {self.root}: {path} is not a regular file; get it again")
+                raise BundleError(f"{where} is not a regular file; get it again")
             with open(full, "rb") as file:
-                return _capped(file, limit, f"bundle {self.root}: {path}")
+                return _capped(file, limit, where)
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(
-                f"bundle {self.root}: {path} is missing; get or build the bundle again"
-            ) from None
+            raise BundleError(f"{where} is missing; get or build the bundle again") from None
         except OSError as error:
             raise BundleError(
-                f"bundle {self.root}: {path} cannot be read ({error.strerror}); check its rights"
+                f"{where} cannot be read ({error.strerror}); check its rights"
             ) from None
 
     def paths(self) -> Iterator[str]:
@@ -84,18 +81,16 @@ class ZipStore:
         self._infos = {name.removeprefix(prefix): info for name, info in names.items()}
 
     def read(self, path: str, limit: int) -> bytes:
-        info = self._infos.get(path)
+        info, where = self._infos.get(path), f"bundle {self.source}: {path}"
         if info is None:
-            raise BundleError(
-                f"bundle {self.source}: {path} is missing; get or build the bundle again"
-            )
+            raise BundleError(f"{where} is missing; get or build the bundle again")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise BundleError(f"bundle {self.source}: {path} is a symbolic link; get it again")
+            raise BundleError(f"{where} is a symbolic link; get it again")
         try:
             with self._zip.open(info) as file:
-                return _capped(file, limit, f"bundle {self.source}: {path}")
+                return _capped(file, limit, where)
         except _broken():
-            raise BundleError(f"bundle {self.source}: {path} is damaged; get it again") from None
+            raise BundleError(f"{where} is damaged; get it again") from None
 
     def paths(self) -> Iterator[str]:
         yield from sorted(self._infos)

@@ -11,15 +11,8 @@ from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap average a/student.safetensors b/student.safetensors --out mean.safetensors
-  nanocap average early.safetensors late.safetensors --weights 0.4,0.6 --out mean.safetensors
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("students", nargs=-1, required=True, type=PATH)
 @click.option("--weights", help="One each, with commas between.  [default: all the same]")
 @click.option("--out", required=True, type=PATH, help="File to write.")
@@ -32,6 +25,11 @@ def command(
 
     It helps where they began alike: runs of one seed that differ in length or dropout, or a
     student before and after its last stage. A recipe's `start` may name the result.
+
+    \b
+    Examples:
+      nanocap average a/student.safetensors b/student.safetensors --out mean.safetensors
+      nanocap average early.safetensors late.safetensors --weights 0.4,0.6 --out mean.safetensors
     """
     from nanocap.distill.training.weight_average import average
 

@@ -13,20 +13,8 @@ from nanocap.cli.output import say
 from nanocap.errors import OptionError
 from nanocap.files.whole_file import whole_file
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap fuse --out caption.onnx                     the model inside the package
-  nanocap fuse my-bundle --artifact onnx-fp32 --out caption.onnx
 
-\b
-From any language with ONNX Runtime:
-  input   image   uint8 [height, width, 3], RGB, any size, upright
-  output  ids     int64 [pieces]; text is the join of metadata["pieces"][id]
-"""
-
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("bundle", required=False, type=PATH)
 @click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
@@ -48,6 +36,16 @@ def command(
     Resize, normalization and the search are inside, so that a program needs ONNX Runtime and
     nothing else of nanocap. It captions a photo of the model's own size as `nanocap caption` does;
     larger ones are resized a little differently, which may change a word.
+
+    \b
+    Examples:
+      nanocap fuse --out caption.onnx                     the model inside the package
+      nanocap fuse my-bundle --artifact onnx-fp32 --out caption.onnx
+
+    \b
+    From any language with ONNX Runtime:
+      input   image   uint8 [height, width, 3], RGB, any size, upright
+      output  ids     int64 [pieces]; text is the join of metadata["pieces"][id]
     """
     from nanocap.bundle import Bundle, default_bundle
     from nanocap.convert.graphs.whole_caption import whole_caption

@@ -11,28 +11,8 @@ from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap prune student.safetensors --keep 0.6 --out small.safetensors
-  nanocap convert small.safetensors --out small --photos photos/
-\b
-Better, and slower: a stage of a recipe that prunes while it trains (UPop), and one that trains
-what is left; nanocap distill does them.
-  start = "student.safetensors"
-  [[stages]]
-  name = "prune"
-  kind = "supervised"
-  steps = 2000
-  keep = 0.6
-  [[stages]]
-  name = "recover"
-  kind = "supervised"
-  steps = 1000
-"""
 
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("checkpoint", type=PATH)
 @click.option(
     "--keep",
@@ -50,6 +30,25 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     vocabulary stay whole. The result is a finished student: convert it, or name it as a recipe's
     `start` and train what is left. A pruned student may be pruned again: the share is then of what
     it has.
+
+    \b
+    Examples:
+      nanocap prune student.safetensors --keep 0.6 --out small.safetensors
+      nanocap convert small.safetensors --out small --photos photos/
+
+    \b
+    Better, and slower: a stage of a recipe that prunes while it trains (UPop), and one that trains
+    what is left; nanocap distill does them.
+      start = "student.safetensors"
+      [[stages]]
+      name = "prune"
+      kind = "supervised"
+      steps = 2000
+      keep = 0.6
+      [[stages]]
+      name = "recover"
+      kind = "supervised"
+      steps = 1000
     """
     from nanocap.distill.pruning.magnitude import prune_file
     from nanocap.student.student import count_parameters

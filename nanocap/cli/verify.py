@@ -14,19 +14,8 @@ from nanocap.cli.output import say
 from nanocap.errors import BundleError, NanocapError
 from nanocap.runtime.captioner import Captioner
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap verify                the model inside the package
-  nanocap verify my-bundle/     a folder
-  nanocap verify my-bundle.zip  the same in one file
 
-\b
-Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
-"""
-
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
 @json_option
 @click.pass_context
@@ -34,6 +23,15 @@ def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
     """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption.
 
     Figures of quality in it must be of these very files.
+
+    \b
+    Examples:
+      nanocap verify                the model inside the package
+      nanocap verify my-bundle/     a folder
+      nanocap verify my-bundle.zip  the same in one file
+
+    \b
+    Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
     """
     source = bundle or str(default_bundle())
     try:

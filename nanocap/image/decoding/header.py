@@ -10,9 +10,9 @@ import math
 import re
 import struct
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
-from nanocap.image.decoding.png import SIGNATURE
+from nanocap.image.decoding.png import SIGNATURE, PlainPng
 
 MAX_HEADER = 32 << 20  # bytes; a phone's depth maps and previews may take ten megabytes of it
 READ_COST = 256  # what reading takes besides the bytes, in bytes: some read one by one
@@ -81,13 +81,6 @@ def foreign(head: bytes) -> str:
     return next((what for rule, what in FOREIGN if re.match(rule, head, flags)), "")
 
 
-class Readable(Protocol):
-    """What is read here: a binary file, or what stands for one."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Bytes from here on."""
-
-
 class HeaderTooLongError(Exception):
     """The pixels have not begun after `MAX_HEADER` bytes."""
 
@@ -95,7 +88,7 @@ class HeaderTooLongError(Exception):
 class MeteredFile:
     """A file that can seek and stops a reader after so many bytes, until `free` is called."""
 
-    def __init__(self, file: Readable) -> None:
+    def __init__(self, file: IO[bytes] | PlainPng) -> None:
         self._file = file
         self._left: float = MAX_HEADER
 
@@ -117,18 +110,12 @@ class MeteredFile:
 
 @dataclass(frozen=True)
 class IconImage:
-    """The largest image of an icon.
-
-    Attributes:
-        start, size: where it is in the file, in bytes.
-        is_png: else it is a bitmap, below it a mask.
-        width, height: of a bitmap, by its own header.
-    """
+    """The largest image of an icon, and where it is in the file, in bytes."""
 
     start: int
     size: int
-    is_png: bool
-    width: int
+    is_png: bool  # else it is a bitmap, below it a mask
+    width: int  # of a bitmap, by its own header
     height: int
 
 

@@ -29,17 +29,11 @@ MAX_BOXES = 1000
 
 @dataclass(frozen=True)
 class Scans:
-    """How a JPEG is stored.
+    """How a JPEG is stored."""
 
-    Attributes:
-        several: it is decoded in more than one scan.
-        coefficients: bytes of all its coefficients, which are held if so.
-        first: where the first scan's pixels begin in the file.
-    """
-
-    several: bool
-    coefficients: int
-    first: int
+    several: bool  # it is decoded in more than one scan
+    coefficients: int  # bytes of all of them, which are held if so
+    first: int  # where the first scan's pixels begin in the file
 
 
 def read_scans(file: IO[bytes]) -> Scans | None:

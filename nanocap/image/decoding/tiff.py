@@ -28,17 +28,11 @@ RGBA_BYTES = 4
 
 @dataclass(frozen=True)
 class Directory:
-    """The first directory.
+    """The first directory."""
 
-    Attributes:
-        parts: strips or tiles.
-        data: bytes of all tags, which Pillow reads.
-        raw: it is a preview in a raw photo of a camera.
-    """
-
-    parts: int
-    data: int
-    raw: bool
+    parts: int  # strips or tiles
+    data: int  # bytes of all tags, which Pillow reads
+    raw: bool  # it is a preview in a raw photo of a camera
 
 
 def read_directory(file: IO[bytes]) -> Directory | None:
