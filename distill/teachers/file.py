@@ -16,11 +16,8 @@ from nanocap.errors import DataError, OptionError
 class CaptionFile:
     """A black box: it has captions, in the order of their file, and nothing else.
 
-    Args:
-        path: of a file as `nanocap.distill.data.rows.read_captions` reads it. Lines of one photo
-            are joined; captions that are empty are passed over.
-    Raises:
-        DataError: the file cannot be read, or a line of it is something else.
+    Lines of one photo are joined; captions that are empty are passed over. Raises DataError as
+    `nanocap.distill.data.rows.read_captions` does, which reads the file, and where it has none.
     """
 
     def __init__(self, path: Path):

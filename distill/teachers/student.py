@@ -87,17 +87,3 @@ def agree(finished: Sequence[Finished]) -> bool:
 def load(rest: str, settings: Settings = DEFAULTS) -> StudentTeacher:
     """`student:CHECKPOINT`; raises as `read` does."""
     return StudentTeacher([read(rest)], settings)
-
-
-def joined(paths: Sequence[str]) -> StudentTeacher:
-    """The students at these paths as one teacher, which has one distribution over pieces.
-
-    Raises OptionError where their vocabularies or image sizes differ, and as `read` does.
-    """
-    finished = [read(path) for path in paths]
-    if not agree(finished):
-        raise OptionError(
-            f"{', '.join(paths)}: students of different vocabularies or image sizes cannot be "
-            "averaged: train them with one tokenizer (the recipe's `start` keeps it)"
-        )
-    return StudentTeacher(finished)

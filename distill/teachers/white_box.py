@@ -14,9 +14,9 @@ from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.digest import file_digest
 from nanocap.distill.data.feature_cache import Maps
 from nanocap.distill.teachers import KINDS
-from nanocap.distill.teachers.student import joined
+from nanocap.distill.teachers.student import StudentTeacher, agree, read
 from nanocap.distill.training.losses import Reader, divergence
-from nanocap.errors import RecipeError
+from nanocap.errors import OptionError, RecipeError
 
 
 class Guides:
@@ -36,7 +36,13 @@ class Guides:
         for path in paths:
             _check_white_box(path)
         self.paths = paths
-        teacher = joined([str(path) for path in paths])
+        finished = [read(str(path)) for path in paths]
+        if not agree(finished):
+            raise OptionError(
+                f"{', '.join(map(str, paths))}: students of different vocabularies or image sizes"
+                " cannot be averaged: train them with one tokenizer (the recipe's `start` keeps it)"
+            )
+        teacher = StudentTeacher(finished)
         self.students, self.tokenizer = teacher.students, teacher.tokenizer.to_str()
         self.training = teacher.training
         for student in self.students:

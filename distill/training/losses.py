@@ -125,30 +125,19 @@ def mean_distribution(teachers: Sequence[Tensor]) -> Tensor:
 
 
 def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
-    """Kullback-Leibler divergence of a student from the mean distribution of its teachers.
+    """Kullback-Leibler divergence [N], in nats, of a student from the mean of its teachers.
 
-    Hinton et al., "Distilling the knowledge in a neural network" (2015), at temperature 1: the
-    mean over teachers is soft enough.
-
-    Args:
-        logits: the student's, [N, V].
-        teachers: the same of each teacher.
-    Returns:
-        [N], in nats; zero where the student says what the teachers say on average.
+    All give logits [N, V]. Hinton et al., "Distilling the knowledge in a neural network" (2015), at
+    temperature 1: the mean over teachers is soft enough.
     """
     mean = mean_distribution(teachers)
     return F.kl_div(logits.log_softmax(-1), mean, reduction="none").sum(-1)
 
 
 def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Tensor:
-    """The same from the likeliest pieces of a distribution, with all others as one outcome.
+    """The same from the likeliest pieces [N, K] of a distribution, with all others as one outcome.
 
-    Args:
-        logits: the student's, [N, V].
-        pieces: [N, K] of the vocabulary.
-        probabilities: theirs, which sum to at most one.
-    Returns:
-        [N], in nats: at most what the whole distribution would give, and zero where they agree.
+    At most what the whole distribution would give, and zero where they agree.
     """
     ours = logits.log_softmax(-1).gather(1, pieces)
     rest_ours = (1 - ours.exp().sum(-1)).clamp_min(LEAST)
@@ -158,15 +147,11 @@ def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Ten
 
 
 def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
-    """One minus the cosine of what student and teachers see, as a mean over photos.
+    """One minus the cosine of what student [B, width] and teachers [B, channels] see, on average.
 
     Li et al., "Distilling large vision-language model with out-of-distribution generalizability"
     (2023). Where the widths differ, the teachers' vectors are turned onto the student's width by
     a fixed random map, which keeps angles roughly: nothing has to be learned beside the student.
-
-    Args:
-        ours: [B, width].
-        theirs: [B, channels].
     """
     if theirs.shape[1] != ours.shape[1]:
         theirs = theirs @ _turn(theirs.shape[1], ours.shape[1]).to(theirs)
@@ -174,14 +159,10 @@ def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def relation(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared difference of the cosines between the photos of a batch.
+    """Mean squared difference of the cosines between photos, of [B, width] and [B, channels].
 
     Park et al., "Relational knowledge distillation" (2019); the relation structure of Li et al.
     (2023). Means over the batch are taken off first, since what all photos share says nothing.
-
-    Args:
-        ours: [B, width].
-        theirs: [B, channels].
     """
     return (_likeness(ours) - _likeness(theirs)).square().mean()
 

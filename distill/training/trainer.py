@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -139,7 +138,9 @@ def _train_stage(
         floor.holds(monitor.look(average, facts=True)["faithful"], average)
     rank, world = accelerator.process_index, accelerator.num_processes
     shown = Progress(stage.steps, f"training {stage.name}", plain=True)
-    for step in _steps(stage, first, shown if accelerator.is_main_process else None):
+    shown.skip(first)
+    steps = range(first, stage.steps)
+    for step in shown.over(steps) if accelerator.is_main_process else steps:
         began = time.perf_counter()
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
@@ -251,16 +252,3 @@ def _average(average: dict[str, Tensor], student: Student, decay: float, step: i
     theirs = student.state_dict()
     names = list(average)
     torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)
-
-
-def _steps(stage: Stage, first: int, shown: Progress | None) -> Iterator[int]:
-    steps = range(first, stage.steps)
-    if shown is None:
-        yield from steps
-        return
-    shown.begin()
-    shown.skip(first)
-    try:
-        yield from shown.over(steps)
-    finally:
-        shown.end()

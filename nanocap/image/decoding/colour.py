@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 from PIL import Image
 
 from nanocap.errors import ImageWarning, one_line
@@ -49,10 +50,8 @@ def rgb_conversion(image: Image.Image, name: str) -> Callable[[Image.Image], Ima
 
 
 def _without_profile(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     layer = image if image.mode == "RGBA" else image.convert("RGBA")
     return _over_white(layer, layer)
 
@@ -103,7 +102,7 @@ def srgb_transform(image: Image.Image, name: str) -> tuple[str, Transform] | Non
 def is_srgb(profile: bytes) -> bool:
     """Whether a profile says sRGB, by its primaries and curves: a name can be anything.
 
-    In plain Python, because importing Little CMS would slow down each photo.
+    Not by Little CMS, whose import would slow down each photo.
     """
     try:
         (count,) = struct.unpack_from(">I", profile, 128)
@@ -132,7 +131,7 @@ def _is_srgb_curve(curve: bytes) -> bool:
         if count < 2:  # no curve, or a power
             return False
         table = struct.unpack_from(f">{count}H", curve, 12)
-        linear = [_interpolated(table, level * (count - 1)) / 65535 for level in levels]
+        linear = list(np.interp(levels, np.linspace(0, 1, count), table) / 65535)
     elif curve[:4] == b"para":
         kind, _ = struct.unpack_from(">HH", curve, 8)
         numbers = struct.unpack_from(f">{len(PARAMETRIC[kind])}i", curve, 12)
@@ -146,11 +145,6 @@ def _is_srgb_curve(curve: bytes) -> bool:
         abs(_encoded(value) - level) < CURVE_TOLERANCE
         for value, level in zip(linear, levels, strict=True)
     )
-
-
-def _interpolated(table: tuple[int, ...], place: float) -> float:
-    below = min(int(place), len(table) - 2)
-    return table[below] + (table[below + 1] - table[below]) * (place - below)
 
 
 def _parametric(level: float, kind: int, p: dict[str, float]) -> float:
