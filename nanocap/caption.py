@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Token:
-    """One piece of the vocabulary that was chosen, and how sure the model was of it."""
+    """One piece of the vocabulary that was chosen, and how sure the model was of it.
 
-    id: int  # in the vocabulary
-    piece: str  # its text; U+2581 marks the start of a word
-    probability: float  # 0 to 1, given everything before it
+    Attributes:
+        id: the piece's number in the vocabulary.
+        piece: its text; U+2581 marks the start of a word.
+        probability: 0 to 1, given everything before it.
+    """
+
+    id: int
+    piece: str
+    probability: float
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,8 @@ def consensus(texts: Sequence[str]) -> list[Scored]:
     All n-grams weigh the same: rarity among a handful of candidates of one photo would favour what
     only one of them says, and rarity among a batch would make a label depend on its neighbours.
 
-    Args:
-        texts: one caption said twice counts twice as evidence.
-    Returns:
-        scores from 0 to 10; 0 of a text that is alone. Texts that differ only in case or
-        punctuation are one, as the first of them is written.
+    A caption said twice counts twice as evidence. Scores are from 0 to 10, 0 of a text that is
+    alone. Texts that differ only in case or punctuation are one, as the first is written.
     """
     plain = [normalize(text) for text in texts]
     cider = Cider(())

@@ -127,9 +127,7 @@ FAMILIES: dict[str, Family] = {  # by `model_type` of config.json
 
 def family_of(model_type: str) -> Family:
     """The family of a `model_type`; others of transformers chat, or raise OptionError."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     if model_type in FAMILIES:
         return FAMILIES[model_type]

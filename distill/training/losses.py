@@ -21,14 +21,11 @@ LEAST = 1e-5  # probability of all pieces that are not named, so that its logari
 
 
 class Teaching(Protocol):
-    """What white-box teachers make of a batch.
-
-    Attributes:
-        seen: [B, channels], one vector a photo.
-    """
+    """What white-box teachers make of a batch."""
 
     @property
-    def seen(self) -> Tensor: ...
+    def seen(self) -> Tensor:
+        """[B, channels], one vector a photo."""
 
     def divergence(
         self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor

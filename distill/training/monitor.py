@@ -44,12 +44,8 @@ class Monitor:
     def look(self, average: dict[str, Tensor], facts: bool = False) -> dict[str, float]:
         """CIDEr (times 100, as the field prints it), the share of distinct captions, the loss.
 
-        The loss is plain cross-entropy a piece, on all captions that people wrote.
-
-        Args:
-            facts: also `faithful`, the share of the captions' objects that people name.
-        Raises:
-            MissingExtraError: facts need `nanocap[eval]`.
+        The loss is plain cross-entropy a piece, on all captions that people wrote. With `facts`,
+        also `faithful`: the share of the captions' objects that people name; needs `nanocap[eval]`.
         """
         if not self.rows:
             return {}

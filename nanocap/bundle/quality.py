@@ -7,7 +7,7 @@ whose files are others does not pass `nanocap verify`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,24 +38,19 @@ def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, An
         OptionError: the bundle is no folder, or has no such artifact.
         BundleError: it is damaged.
     """
-    _rewrite(
-        folder,
-        {artifact_name: figures},
-        lambda measured, values: {**measured, QUALITY: {**measured.get(QUALITY, {}), name: values}},
-    )
+    _rewrite(folder, {artifact_name: figures}, name)
 
 
 def record_comparison(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the parity report, by names of artifacts, as `record` writes figures."""
-    _rewrite(folder, figures, lambda measured, values: {**measured, COMPARISON: values})
+    _rewrite(folder, figures, None)
 
 
-def _rewrite(
-    folder: Path,
-    figures: Mapping[str, Mapping[str, Any]],
-    put: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
-) -> None:
-    """Put each artifact's figures, with the digest of its files, among what was measured of it."""
+def _rewrite(folder: Path, figures: Mapping[str, Mapping[str, Any]], photos: str | None) -> None:
+    """Put figures, with the digest of their files, among what was measured of each artifact.
+
+    They are of the set `photos`, or the parity report's.
+    """
     if not folder.is_dir():
         raise OptionError(f"{folder}: figures are recorded in a bundle's folder, not in a .zip")
     bundle = Bundle(folder)
@@ -68,7 +63,11 @@ def _rewrite(
         if artifact.name not in figures:
             return artifact
         values = {**figures[artifact.name], DIGEST: digest(manifest, artifact)}
-        return replace(artifact, measured=put(artifact.measured, values))
+        if photos is None:
+            change = {COMPARISON: values}
+        else:
+            change = {QUALITY: {**artifact.measured.get(QUALITY, {}), photos: values}}
+        return replace(artifact, measured={**artifact.measured, **change})
 
     artifacts = tuple(map(changed, manifest.artifacts))
     files = {path: bundle.read(path) for path in manifest.files if path != CARD}

@@ -75,12 +75,11 @@ def write_folder(target: Path, files: Iterable[tuple[str, bytes]]) -> Path:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        old = None
+        old = partial.with_suffix(".old")
         if target.exists():
-            old = partial.with_suffix(".old")
             target.rename(old)
         partial.rename(target)
-        if old is not None:
+        if old.exists():
             shutil.rmtree(old)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

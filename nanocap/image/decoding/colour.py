@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from nanocap.errors import ImageWarning, one_line
-from nanocap.image.decoding.values import eight_bits, is_deep
+from nanocap.image.decoding.values import eight_bits
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -39,7 +39,8 @@ WHITE = (255, 255, 255)
 
 def rgb_conversion(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
     """What turns parts of a decoded image into RGB: sRGB, alpha over white; raises ImageError."""
-    eight = eight_bits(image, name) if is_deep(image) else None
+    deep = image.mode.startswith(("I", "F"))  # grayscale of more than 8 bits
+    eight = eight_bits(image, name) if deep else None
     colours = srgb_transform(image, name)
 
     def convert(part: Image.Image) -> Image.Image:

@@ -39,7 +39,7 @@ class Scans:
 def read_scans(file: IO[bytes]) -> Scans | None:
     """What the header says, up to the first scan; None where it is damaged."""
     file.seek(2)
-    frame, several, colours = b"", False, 0
+    frame, several = b"", False
     while True:
         marker = _next_marker(file)
         if marker is None:
@@ -56,8 +56,7 @@ def read_scans(file: IO[bytes]) -> Scans | None:
             scan = file.read(size)
             if len(frame) < 6 or not scan:
                 return None
-            colours = frame[5]
-            return Scans(several or scan[0] < colours, _coefficients(frame), file.tell())
+            return Scans(several or scan[0] < frame[5], _coefficients(frame), file.tell())
         else:
             file.seek(size, 1)
 

@@ -32,11 +32,6 @@ def strip_rows(width: int) -> int:
     return max(1, min(128, STRIP_PIXELS // max(width, 1)))
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether a Pillow image is grayscale of more than 8 bits."""
-    return image.mode.startswith(("I", "F"))
-
-
 def eight_bits(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
     """What turns strips of a deep image into mode L. Pillow's own convert() clips at 255.
 
