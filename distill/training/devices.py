@@ -6,6 +6,7 @@ import ctypes
 import os
 
 import torch
+from accelerate import Accelerator
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 NEVER = -1  # the largest number of bytes
@@ -22,6 +23,11 @@ def mixed_precision(choice: str) -> str:
         has = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bf16()
         return "bf16" if has else "no"
     return {"bf16": "bf16", "fp32": "no"}[choice]
+
+
+def accelerator_of(precision: str) -> Accelerator:
+    """Accelerate for a choice of precision; imported here, so that its torch finds our settings."""
+    return Accelerator(mixed_precision=mixed_precision(precision))
 
 
 def use_threads(count: int | None) -> None:

@@ -64,14 +64,12 @@ def command(
         raise click.UsageError(
             "Missing option '--out'." if recipe else "Missing argument 'RECIPE'; --init makes one."
         )
-    from accelerate import Accelerator
-
     from nanocap.distill.recipes.chain import Chain
-    from nanocap.distill.training.devices import keep_freed_memory, mixed_precision, use_threads
+    from nanocap.distill.training.devices import accelerator_of, keep_freed_memory, use_threads
 
     keep_freed_memory()
     use_threads(threads)
-    accelerator = Accelerator(mixed_precision=mixed_precision(precision))
+    accelerator = accelerator_of(precision)
     chain = Chain(recipe, out, cache if cache is not None else out / "cache", data)
     if prepare_only:
         result = chain.run(chain.load(), accelerator).corpus.folder
