@@ -19,8 +19,9 @@ from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.plan import Options, Task, claim, make_plan
 from nanocap.distill.labelling.proposals import agree
 from nanocap.distill.labelling.quality import grade, rank, verify
-from nanocap.distill.teachers import DEFAULTS, KeyedTeacher, Settings, Teacher, load_teacher
+from nanocap.distill.teachers import KeyedTeacher, Teacher, load_teacher
 from nanocap.distill.teachers.ensemble import Pool
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.training.devices import use_threads
 from nanocap.errors import OptionError
 

@@ -10,16 +10,15 @@ from PIL import Image
 
 from nanocap.distill.data.tokenizer import normalize
 from nanocap.distill.teachers import (
-    DEFAULTS,
     KINDS,
     PROMPTED,
     KeyedTeacher,
     Scored,
-    Settings,
     Teacher,
     ask,
     load_teacher,
 )
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, read
 from nanocap.distill.training.cider import Cider
 from nanocap.errors import OptionError

@@ -9,7 +9,8 @@ from PIL import Image
 
 from nanocap.distill.data.keys import find_photos
 from nanocap.distill.data.rows import read_captions
-from nanocap.distill.teachers import DEFAULTS, Scored, Settings
+from nanocap.distill.teachers import Scored
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, OptionError
 
 

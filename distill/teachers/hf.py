@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nanocap.distill.teachers import DEFAULTS, Scored, Settings, distinct
+from nanocap.distill.teachers import Scored, distinct
 from nanocap.distill.teachers.families import Family, family_of
 from nanocap.distill.teachers.merging import TokenMerging
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 LONGEST = 64  # tokens of a caption, unless said otherwise

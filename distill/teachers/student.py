@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.feature_cache import normalize
-from nanocap.distill.teachers import DEFAULTS, Scored, Settings, distinct
+from nanocap.distill.teachers import Scored, distinct
+from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.rollout import beam_search, to_texts
 from nanocap.errors import OptionError

@@ -17,8 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from nanocap.cli import group
 from nanocap.distill.labelling.photos import PhotoShards
-from nanocap.distill.teachers import Scored, Settings, Teacher, load_teacher
+from nanocap.distill.teachers import Scored, Teacher, load_teacher
 from nanocap.distill.teachers.families import FAMILIES, family_of
+from nanocap.distill.teachers.settings import Settings
 from nanocap.errors import DataError, NanocapError, OptionError
 
 WORDS = "a the red green blue cat dog bird sits runs sleeps on under near grass snow road".split()

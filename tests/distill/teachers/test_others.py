@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from nanocap.cli import group
-from nanocap.distill.teachers import Scored, Settings, ask, load_teacher
+from nanocap.distill.teachers import Scored, ask, load_teacher
 from nanocap.distill.teachers.ensemble import Pool, consensus
+from nanocap.distill.teachers.settings import Settings
 from nanocap.distill.teachers.student import StudentTeacher
 from nanocap.distill.teachers.white_box import Guides
 from nanocap.errors import MissingExtraError, NanocapError, OptionError, RecipeError
