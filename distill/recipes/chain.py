@@ -16,9 +16,8 @@ from nanocap.distill.recipes.recipe import Before, Recipe, load_recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.teachers import kind_of
 from nanocap.distill.teachers.white_box import Guides
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
 from nanocap.errors import DataError, OptionError, RecipeError
 from nanocap.progress import progress
 

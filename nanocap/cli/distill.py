@@ -7,23 +7,23 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import OUT, PATH, training_options
 from nanocap.cli.output import say, tell
-from nanocap.cli.training import OUT, other_options
 
 DRAFT = Path("my.toml")
 
 
 @click.command()
-@click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help=f"{OUT}  [required]")
+@click.argument("recipe", required=False, type=PATH)
+@click.option("--out", type=PATH, help=f"{OUT}  [required]")
 @click.option(
     "--init",
     "folder",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help=f"Write a recipe for a folder of photos with captions, to RECIPE or {DRAFT}, and stop.",
 )
-@other_options
+@training_options
 @click.option("--prepare-only", is_flag=True, help="Stop once the photos are prepared.")
 def command(
     recipe: Path | None,

@@ -30,9 +30,8 @@ from nanocap.distill.pruning.magnitude import prune_file
 from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
 from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.monitor import Monitor
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
 from nanocap.student import Student
 from nanocap.student.student import count_parameters
 

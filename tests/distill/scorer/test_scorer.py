@@ -30,7 +30,7 @@ from nanocap.distill.scorer.recipe import load_scorer_recipe
 from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
 from nanocap.distill.training import pretrained_trunks
-from nanocap.distill.training.warm_start import Start
+from nanocap.distill.training.run import Start
 from nanocap.errors import ImageError, NanocapError, OptionError, RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions
 from nanocap.student import Student
