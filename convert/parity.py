@@ -20,7 +20,7 @@ from nanocap.convert.graphs.modules import (
 )
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines import Engine
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 from nanocap.student import Student
 from nanocap.student.search import Search, SearchState
 

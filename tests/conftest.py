@@ -76,7 +76,8 @@ DECODER = f"""
 <ir_version: 9, opset_import: ["" : 18]>
 decoder (int64[images, beams] tokens, int64[1] position, {CROSS} cross_keys, {CROSS} cross_values,
          {CACHE} keys, {CACHE} values)
-     => (float[images, beams, {len(PIECES)}] logits, {WRITTEN} written_keys, {WRITTEN} written_values)
+     => (float[images, beams, {len(PIECES)}] logits,
+         {WRITTEN} written_keys, {WRITTEN} written_values)
 {{
     embedded = Gather (embedding, tokens)
     row = Constant <value_ints = [1, -1, 1, {WIDTH}]> ()
@@ -155,8 +156,8 @@ def graph(text: str, weights: dict[str, npt.NDArray[np.float32]]) -> onnx.ModelP
 @cache
 def tiny_search() -> tuple[Any, Any]:
     """The tiny bundle's search, and its graphs. (Here, since torch takes seconds to import.)"""
+    from nanocap.convert.graphs.joining import SearchGraphs
     from nanocap.convert.graphs.modules import Sizes
-    from nanocap.convert.onnx.joining import SearchGraphs
     from nanocap.student.repeats import RepeatRule
     from nanocap.student.search import Search
 

@@ -24,8 +24,8 @@ from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import compress, ml_program
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.graphs.visual_tokens import with_tokens
-from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES

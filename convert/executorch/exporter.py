@@ -15,8 +15,8 @@ from nanocap.convert.executorch.lowering import lower
 from nanocap.convert.executorch.programs import MAX_BEAMS
 from nanocap.convert.executorch.programs import PRECISIONS as KINDS
 from nanocap.convert.exporters import Exported, Job, check_precisions
+from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.graphs.visual_tokens import with_tokens
-from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
 from nanocap.errors import NanocapError
 from nanocap.runtime.engines import load_engine

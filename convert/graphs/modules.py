@@ -91,7 +91,7 @@ class DecoderGraph(Graph):
         keys: Tensor,
         values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Decoder.step`; keys and values are [L, B * K, position, D], a place more behind it."""
+        """See `Decoder.step`; keys and values are [L, B * K, position, D]."""
         images, beams = tokens.shape
         x_RD = self.embedding(tokens.reshape(-1)) + self.positions.index_select(0, position)
         # [1, ...] slices: one Split a cache instead of a Gather and a Squeeze a layer

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.onnx.sessions import open_session
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.quantization.ranges import BINS, METHODS, Histogram
 
 Feeds = Mapping[str, npt.NDArray[Any]]

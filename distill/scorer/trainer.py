@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps
-from nanocap.distill.data.tokenizer import PREFIX
+from nanocap.distill.data.scorer_texts import self_contained
 from nanocap.distill.scorer.monitor import RetrievalMonitor
 from nanocap.distill.scorer.objective import draw, objective
 from nanocap.distill.scorer.recipe import ScorerRecipe, Training
-from nanocap.distill.scorer.texts import self_contained
 from nanocap.distill.training.checkpoint import (
     Position,
     load_checkpoint,
     read_position,
     save_checkpoint,
 )
-from nanocap.distill.training.devices import fastest
 from nanocap.distill.training.journal import Journal
 from nanocap.distill.training.run import Start
 from nanocap.distill.training.trainer import learning_rate
@@ -33,6 +31,8 @@ from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.scorer import Scorer
 from nanocap.student import Student
+from nanocap.student.controls import PREFIX
+from nanocap.student.devices import fastest
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from nanocap.distill.teachers import (
 )
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
 from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, read
-from nanocap.distill.training.cider import Cider
 from nanocap.errors import OptionError
+from nanocap.measure.metrics.cider import Cider
 
 
 class Pool:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nanocap.distill.training.devices import fastest
 from nanocap.errors import OptionError
+from nanocap.student.devices import fastest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

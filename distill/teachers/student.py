@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.teachers import Scored, distinct
+from nanocap.distill.teachers.rollout import beam_search, to_texts
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
-from nanocap.distill.training.devices import mixed_precision
-from nanocap.distill.training.rollout import beam_search, to_texts
 from nanocap.errors import OptionError
 from nanocap.student import Student
+from nanocap.student.devices import mixed_precision
 
 PREFIX = "student:"
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanocap.distill.data.batches import Captions
-from nanocap.distill.data.tokenizer import PAD
 from nanocap.student import Student
+from nanocap.student.controls import PAD
 from nanocap.student.decoder import Decoder
 
 LENGTH_PARTS = 4

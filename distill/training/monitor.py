@@ -17,11 +17,11 @@ from nanocap.distill.data.augment import squash
 from nanocap.distill.data.batches import pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.rollout import PROMPT, roll_out, to_texts
 from nanocap.distill.training.losses import cross_entropy, target_count
-from nanocap.distill.training.rollout import PROMPT, roll_out, to_texts
 from nanocap.errors import RecipeError
 from nanocap.files.whole_file import whole_file
+from nanocap.measure.metrics.cider import Cider
 from nanocap.measure.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 

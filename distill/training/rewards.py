@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.scorer.similarity import ImageTextScorer
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.similarity import ImageTextScorer
+from nanocap.measure.metrics.cider import Cider
 
 Floats = NDArray[np.float64]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.digest import file_digest
-from nanocap.distill.data.tokenizer import LENGTH, QUALITY
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
-from nanocap.distill.teachers.white_box import Guides
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training import pretrained_trunks
+from nanocap.distill.training.white_box_teachers import Guides
 from nanocap.errors import RecipeError
+from nanocap.files.digest import file_digest
 from nanocap.student import Dimensions, Student
+from nanocap.student.controls import LENGTH, QUALITY
 
 WITHOUT_WEIGHTS = ("reducer", "keep")  # a student may go on with fewer tokens, or reduced otherwise
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from nanocap.distill.data.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import QUALITY
 from nanocap.distill.recipes.recipe import Stage
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.rollout import PROMPT, roll_out, to_texts
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.losses import target_count
 from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward, Reward
-from nanocap.distill.training.rollout import PROMPT, roll_out, to_texts
 from nanocap.student import Student
+from nanocap.student.controls import QUALITY
 
 
 @dataclass(frozen=True)

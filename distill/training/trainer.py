@@ -17,7 +17,6 @@ from nanocap.distill.pruning.budget import check_keep
 from nanocap.distill.pruning.masks import Masks
 from nanocap.distill.pruning.slicing import slice_student
 from nanocap.distill.recipes.recipe import FROM_TEACHERS, Stage
-from nanocap.distill.teachers.logits_cache import Lessons
 from nanocap.distill.training import pretrained_trunks
 from nanocap.distill.training.checkpoint import (
     Position,
@@ -30,6 +29,7 @@ from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.training.monitor import Floor, Monitor
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
+from nanocap.distill.training.teacher_logits_cache import Lessons
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.student import Student

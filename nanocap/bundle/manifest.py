@@ -12,6 +12,7 @@ from nanocap.bounds import MAX_BEAMS
 from nanocap.bundle.fields import Fields, parse_object
 from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.errors import BundleError, OptionError
+from nanocap.files.whole_file import safe_path
 from nanocap.image.rule import RESIZES, ImageRule
 
 SCHEMA = 2
@@ -229,22 +230,6 @@ def never_generated(
     """
     never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
     return tuple(sorted((never | set(special)) - {tokens.end}))
-
-
-def safe_path(path: str, where: str = "manifest.json") -> str:
-    """`path` if it is relative, POSIX, plain and stays inside; else BundleError."""
-    parts = path.split("/")
-    unsafe = (
-        any(part in ("", ".", "..") or part != part.strip() for part in parts)
-        or any(c in '\\:*?"<>|' or not c.isprintable() for c in path)  # also drives and streams
-        or len(path) > 200
-    )
-    if unsafe:
-        raise BundleError(
-            f"{where}: the path {path[:80]!r} leaves the bundle or is not a plain relative path;"
-            " do not use this bundle, get it again from its origin"
-        )
-    return path
 
 
 def _sizes(entry: Fields) -> Dimensions:

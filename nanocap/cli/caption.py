@@ -18,7 +18,7 @@ from nanocap.cli.output import tell
 from nanocap.cli.paths import STANDARD_INPUT, find
 from nanocap.errors import ImageError, one_line
 from nanocap.progress import Progress
-from nanocap.runtime.providers import PROVIDERS
+from nanocap.runtime.engines.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from nanocap.caption import Caption

@@ -155,8 +155,8 @@ def command(
     """Turn CHECKPOINT, the student.safetensors of a run, into a bundle that captions."""
     if set(backends) & set(LIBRARIES):
         _refuse_unheeded(context, backends)
+        from nanocap.convert.graphs.sessions import use_threads
         from nanocap.convert.huggingface.folder import build_folder
-        from nanocap.convert.onnx.sessions import use_threads
 
         use_threads(threads)
         lines = timed_lines()
@@ -176,7 +176,7 @@ def command(
     from nanocap.bundle import Bundle
     from nanocap.bundle.manifest import SearchDefaults
     from nanocap.convert.build import build_bundle
-    from nanocap.convert.onnx.sessions import use_threads
+    from nanocap.convert.graphs.sessions import use_threads
 
     use_threads(threads)
     progress = Lines()

@@ -64,8 +64,8 @@ def command(
         raise click.UsageError(
             "Missing option '--out'." if recipe else "Missing argument 'RECIPE'; --init makes one."
         )
-    from nanocap.distill.recipes.chain import Chain
-    from nanocap.distill.training.devices import accelerator_of, keep_freed_memory, use_threads
+    from nanocap.distill.chain import Chain
+    from nanocap.student.devices import accelerator_of, keep_freed_memory, use_threads
 
     keep_freed_memory()
     use_threads(threads)
@@ -80,7 +80,7 @@ def command(
 
 
 def _draft(folder: Path, recipe: Path, as_json: bool) -> None:
-    from nanocap.distill.recipes.draft import draft_recipe
+    from nanocap.distill.draft import draft_recipe
 
     draft = draft_recipe(folder, recipe)
     for key, reason in draft.left_out.items():

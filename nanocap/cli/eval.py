@@ -194,7 +194,7 @@ def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
         return None
     import numpy as np
 
-    from nanocap.distill.scorer.similarity import ImageTextScorer
+    from nanocap.distill.teachers.similarity import ImageTextScorer
 
     scorer = ImageTextScorer.load(path)
     seen = dict(zip(photos, scorer.embed_images(list(photos.values())), strict=True))

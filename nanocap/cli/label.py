@@ -156,7 +156,7 @@ def command(
     from nanocap.distill.labelling import Options, label
     from nanocap.distill.labelling.panel import Order
     from nanocap.distill.teachers.settings import Settings
-    from nanocap.distill.training.devices import keep_freed_memory
+    from nanocap.student.devices import keep_freed_memory
 
     share = PART.fullmatch(part)
     if share is None:

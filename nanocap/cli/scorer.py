@@ -45,8 +45,8 @@ def command(
     from nanocap.distill.data.corpus import prepare
     from nanocap.distill.scorer.recipe import load_scorer_recipe
     from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
-    from nanocap.distill.training.devices import keep_freed_memory, mixed_precision, use_threads
     from nanocap.distill.training.run import Start
+    from nanocap.student.devices import keep_freed_memory, mixed_precision, use_threads
 
     keep_freed_memory()
     use_threads(threads)

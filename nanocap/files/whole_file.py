@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocap.bundle.manifest import safe_path
-from nanocap.errors import OptionError
+from nanocap.errors import BundleError, OptionError
 
 
 @contextmanager
@@ -84,3 +83,19 @@ def write_folder(target: Path, files: Iterable[tuple[str, bytes]]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def safe_path(path: str, where: str = "manifest.json") -> str:
+    """`path` if it is relative, POSIX, plain and stays inside; else BundleError."""
+    parts = path.split("/")
+    unsafe = (
+        any(part in ("", ".", "..") or part != part.strip() for part in parts)
+        or any(c in '\\:*?"<>|' or not c.isprintable() for c in path)  # also drives and streams
+        or len(path) > 200
+    )
+    if unsafe:
+        raise BundleError(
+            f"{where}: the path {path[:80]!r} leaves the bundle or is not a plain relative path;"
+            " do not use this bundle, get it again from its origin"
+        )
+    return path

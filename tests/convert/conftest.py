@@ -20,16 +20,16 @@ from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.exporters import Exported, Job, load_exporter
+from nanocap.convert.graphs.joining import SearchGraphs
 from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.graphs.passes import drop_unused
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.probe import Probe
 from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.runtime.engines import Engine, load_engine
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 from nanocap.student import Dimensions, Student
 from nanocap.student.search import Search
 

@@ -12,8 +12,8 @@ from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.modules import Sizes, state_tensors
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, check_student, compare
 from nanocap.convert.probe import rollout
+from nanocap.runtime.engines.state import State
 from nanocap.runtime.search import Options, Searcher
-from nanocap.runtime.state import State
 
 
 def test_a_student_equals_itself(tiny: Any) -> None:

@@ -16,9 +16,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nanocap.convert.graphs.joining import SearchGraphs
 from nanocap.convert.graphs.modules import CACHES, NEW, SearchBegin, Sizes
-from nanocap.convert.onnx.joining import SearchGraphs
-from nanocap.distill.training.rollout import drawn
+from nanocap.distill.teachers.rollout import drawn
 from nanocap.errors import OptionError
 from nanocap.student.layers import NEVER
 from nanocap.student.repeats import RepeatRule

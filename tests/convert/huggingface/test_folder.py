@@ -25,9 +25,9 @@ from nanocap.bundle.vocabulary import Presentation
 from nanocap.cli import group
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.huggingface.check import check_graphs, check_transformers
 from nanocap.convert.huggingface.folder import build_folder
-from nanocap.convert.onnx.sessions import open_session
 from nanocap.errors import ImageError, OptionError
 from nanocap.image.image import load_image
 

@@ -15,10 +15,10 @@ from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import backends, load_exporter
 from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Graph
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.probe import forced
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 from nanocap.student.layers import NEVER
 from nanocap.student.reducers import REDUCERS
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.onnx.sessions import fused, running_operators
+from nanocap.convert.graphs.sessions import fused, running_operators
 from nanocap.convert.quantization.calibration import (
     choose_ranges,
     collect_extremes,

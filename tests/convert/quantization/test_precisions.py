@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.passes import constants
-from nanocap.convert.onnx.sessions import open_session, running_operators
+from nanocap.convert.graphs.sessions import open_session, running_operators
 from nanocap.convert.probe import forced
 from nanocap.convert.quantization.fp16 import emulate, halve
 from nanocap.convert.quantization.int4 import BLOCK, SHRINKS, pack, quantize_blockwise

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.onnx.sessions import open_session, running_operators
+from nanocap.convert.graphs.sessions import open_session, running_operators
 from nanocap.convert.quantization.blocks import blocks
 from nanocap.convert.quantization.divergence import Judge
 from nanocap.convert.quantization.int8 import (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.monitor import Floor, Monitor
 from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward
 from nanocap.errors import RecipeError

@@ -26,8 +26,8 @@ from nanocap.convert.graphs.modules import (
     Sizes,
 )
 from nanocap.convert.graphs.passes import clean
+from nanocap.convert.graphs.sessions import folded
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.sessions import folded
 from nanocap.student.search import Search, SearchState
 
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed

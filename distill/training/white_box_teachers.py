@@ -11,12 +11,12 @@ from torch import Tensor
 
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.digest import file_digest
 from nanocap.distill.data.feature_cache import Maps
 from nanocap.distill.teachers import KINDS
 from nanocap.distill.teachers.student import StudentTeacher, agree, read
 from nanocap.distill.training.losses import Reader, divergence
 from nanocap.errors import OptionError, RecipeError
+from nanocap.files.digest import file_digest
 
 
 class Guides:

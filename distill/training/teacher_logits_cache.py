@@ -22,11 +22,11 @@ from torch import Tensor
 from nanocap.distill.data.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import SEED, Maps
-from nanocap.distill.data.tokenizer import PAD, PREFIX
-from nanocap.distill.teachers.white_box import Guides, seen
 from nanocap.distill.training.losses import by_length, mean_distribution, top_divergence
+from nanocap.distill.training.white_box_teachers import Guides, seen
 from nanocap.files.whole_file import whole_file
 from nanocap.progress import tracked
+from nanocap.student.controls import PAD, PREFIX
 
 TOP = 16  # pieces kept of each distribution
 CHUNK = 32  # photos that go through the teachers at once

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.data.batches import pack
-from nanocap.distill.data.tokenizer import END
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.teachers.white_box import Guides, Watching
 from nanocap.distill.training.losses import CaptionLoss, Guidance, Reader, divergence, target_count
+from nanocap.distill.training.white_box_teachers import Guides, Watching
 from nanocap.student import Student
+from nanocap.student.controls import END
 
 CAPTIONS = pack([[3, 6, 20, 21, END], [3, 7, 30, END], [4, 8, 20, 30, 40, END]], [0, 1, 1])
 ONES = torch.ones(3)
