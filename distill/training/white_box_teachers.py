@@ -23,7 +23,7 @@ class Guides:
     """Students that share one vocabulary, which the new student takes over.
 
     They see the very view of a photo that the student sees ("A good teacher is patient and
-    consistent", Beyer et al. 2022): as it trains, or beforehand (`teacher_logits_cache.py`) where the
+    consistent", Beyer et al. 2022): as it trains, or beforehand (`teacher_logits_cache`) where the
     views are cached.
 
     Raises:
