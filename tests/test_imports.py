@@ -105,7 +105,7 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
 def test_no_file_and_no_room_imports_what_imports_it() -> None:
     """A room is a folder of a part: `nanocap.bundle`, `nanocap.distill.data`. What lies in a part
     itself (errors, entry points) is in no room."""
-    known = {module: path for module, path in source_files()}
+    known = dict(source_files())
     files: dict[str, set[str]] = {module: set() for module in known}
     rooms: dict[str, set[str]] = {}
 
