@@ -1,8 +1,8 @@
 """One graph from pixels to ids against the step-by-step engine: the same text, and the time.
 
-Both caption the same photos greedily at one thread, in turns in one process, from decoded pixels of
-the model's own size (so that neither resizes) to text. Exits with 1 where a text differs, or the
-one graph is slower by more than the limit.
+Both caption the same photos with the bundle's search at one thread, in turns in one process, from
+decoded pixels of the model's own size (so that neither resizes) to text. Exits with 1 where a text
+differs, or the one graph is slower by more than the limit.
 
     python tests/benchmarks/whole.py --bundle BUNDLE --photos PHOTOS
 """
@@ -55,7 +55,7 @@ def one_graph(bundle: Bundle, artifact: str) -> Caption:
 def step_by_step(bundle: Bundle, artifact: str) -> Caption:
     """What captions as the runtime does."""
     captioner = Captioner(bundle, artifact=artifact, threads=1)
-    return lambda pixels: captioner(pixels, beams=1).text.rstrip(".").lower()
+    return lambda pixels: captioner(pixels).text.rstrip(".").lower()
 
 
 def milliseconds(caption: Caption, pixels: Pixels) -> float:
