@@ -107,9 +107,11 @@ class Parity:
         }
 
 
-def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
+def compare(reference: Engine, candidate: Engine, probe: Probe, beams: int = 1) -> Parity:
     """Run both engines side by side over greedy captions of the reference.
 
+    Args:
+        beams: of the candidate, all fed the same, where it can do with no other number.
     Raises:
         ConversionError: the candidate gives values that are not finite.
     """
@@ -119,7 +121,7 @@ def compare(reference: Engine, candidate: Engine, probe: Probe) -> Parity:
     divergences: list[Divergence] = []
     seen = 0
     for pixels in batches(probe.pixels):
-        mine = probe.begin(candidate, pixels)
+        mine = probe.begin(candidate, pixels, beams)
         same = np.ones(len(pixels), np.bool_)
         for step in rollout(reference, probe, pixels):
             mine = forced(candidate, mine, step.state["tokens"])

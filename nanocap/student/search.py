@@ -159,7 +159,8 @@ class Search(nn.Module):
         sums, places = self.choice(scores.reshape(images, -1), 2 * beams)  # [B, 2K], best first
         steps = said.reshape(images, -1).gather(1, places)
         tokens = places % vocabulary
-        parents = ((places - tokens).float() / vocabulary).long()  # exact: few nodes in ONNX
+        # few nodes in ONNX; the half, for a backend may multiply by the rounded inverse
+        parents = ((places - tokens).float() / vocabulary + 0.5).long()
         # in the prompt no place is written
         here = torch.arange(self.longest, device=places.device) == position - 1
         ids = torch.where(here, tokens.unsqueeze(2), _rows(state.ids, parents))  # [B, 2K, T]

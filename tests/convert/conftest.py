@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ from nanocap.convert.graphs.modules import EncoderGraph, Sizes
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.quantization.int8 import Choice, Int8Options
-from nanocap.convert.rollout import Probe
+from nanocap.convert.probe import Probe
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Dimensions, Student
 
@@ -108,11 +108,11 @@ class Tiny:
         return Checkpoint(tiny_student(reducer), tokenizer_json(), TRAINING)
 
     def probe(self, pictures: np.ndarray) -> Probe:
-        return self.checkpoint().probe(pictures, DecodingDefaults())
+        return self.checkpoint().probe(pictures, SearchDefaults())
 
     def exported(self, precision: str) -> Exported:
         if not self._exported:
-            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5), MINMAX)
+            job = self.job(self.pixels(4), self.pixels(8, seed=5), int8=MINMAX)
             for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
                 self._exported[made.artifact.precision] = made
         return self._exported[precision]
