@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.bundle.manifest import Controls, SearchDefaults, TokenIds
+from nanocap.bundle.manifest import Controls, SearchDefaults, TokenIds, never_generated
 from nanocap.bundle.vocabulary import Vocabulary
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.probe import Probe
@@ -81,9 +81,8 @@ class Checkpoint:
         }
 
     def never(self) -> tuple[int, ...]:
-        """The ids that no caption holds: all that are no text, but for the end."""
-        tokens, special = self.tokens(), set(self.vocabulary().special)
-        return tuple(sorted((special | set(self.ids().values())) - {tokens.end}))
+        """The ids that no caption holds."""
+        return never_generated(self.tokens(), self.controls(), self.vocabulary().special)
 
     def search(self, *, repeats: bool = False) -> Search:
         """Searches for its captions.

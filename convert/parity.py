@@ -10,7 +10,13 @@ import numpy.typing as npt
 import torch
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs.modules import CACHES, DecoderGraph, EncoderGraph, SearchBegin
+from nanocap.convert.graphs.modules import (
+    CACHES,
+    DecoderGraph,
+    EncoderGraph,
+    SearchBegin,
+    Sizes,
+)
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.state import State
@@ -27,7 +33,8 @@ class EagerEngine:
 
     def __init__(self, student: Student, search: Search) -> None:
         self._student, self._search = student.eval(), search
-        self._encoder, self._begin = EncoderGraph(student), SearchBegin(student, search)
+        self._encoder = EncoderGraph(student)
+        self._begin = SearchBegin(Sizes.of(student.dimensions), search)
 
     @torch.no_grad()
     def begin(
@@ -107,11 +114,12 @@ class Parity:
         }
 
 
-def compare(reference: Engine, candidate: Engine, probe: Probe, beams: int = 1) -> Parity:
+def compare(reference: Engine, candidate: Engine, probe: Probe, *, beams: int = 1) -> Parity:
     """Run both engines side by side over greedy captions of the reference.
 
     Args:
-        beams: of the candidate, all fed the same, where it can do with no other number.
+        beams: the fewest that the candidate takes; all are fed the same.
+
     Raises:
         ConversionError: the candidate gives values that are not finite.
     """

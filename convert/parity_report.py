@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nanocap.bundle import Bundle
-from nanocap.bundle.manifest import Artifact, Manifest
+from nanocap.bundle.manifest import Artifact, Manifest, never_generated
 from nanocap.caption import Caption
 from nanocap.convert.parity import Divergence, Parity, compare
 from nanocap.convert.photos import spread
-from nanocap.convert.rollout import Probe
+from nanocap.convert.probe import Probe
 from nanocap.errors import EngineError, ImageError, MissingExtraError, OptionError
 from nanocap.image.image import load_image
 from nanocap.measure.bench.machine import Machine, describe_machine
@@ -177,7 +177,9 @@ def report(
             parity = None
             if not first:
                 tell(f"{name}: comparing with {exact.name} on {len(some)} photos")
-                parity = compare(runners[0].engine, runner.engine, probe)
+                parity = compare(
+                    runners[0].engine, runner.engine, probe, beams=runner.artifact.beams[0]
+                )
             rows.append(
                 Row(
                     artifact=runner.artifact,
@@ -236,14 +238,8 @@ def _load(bundle: Bundle, exact: Artifact, threads: int) -> tuple[list[_Runner],
 
 def _probe(captioner: Captioner, pixels: Pixels) -> Probe:
     manifest = captioner.manifest
-    return Probe.of(
-        pixels,
-        manifest.tokens,
-        manifest.controls,
-        manifest.decoding,
-        captioner.vocabulary.special,
-        manifest.sizes,
-    )
+    never = never_generated(manifest.tokens, manifest.controls, manifest.vocabulary.special)
+    return Probe.of(pixels, manifest.controls, manifest.search, never)
 
 
 def _cider(captioner: Captioner, photos: Sequence[Photo], pixels: Pixels, count: Count) -> Measure:

@@ -95,5 +95,6 @@ def rollout(engine: Engine, probe: Probe, pixels: Pixels) -> Iterator[Step]:
 
 def forced(engine: Engine, state: State, tokens: npt.NDArray[np.int64]) -> State:
     """The state after a step that is fed other tokens, [B, K] or [B, 1], than its search chose."""
-    fed = np.broadcast_to(tokens, state["tokens"].shape).astype(state["tokens"].dtype)
+    own = state["tokens"]
+    fed = np.broadcast_to(tokens, own.shape).astype(own.dtype)
     return engine.step({**state, "tokens": fed}, logits=True)

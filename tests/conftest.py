@@ -1,16 +1,18 @@
 """What tests share: a tiny bundle, and photos that are drawn on the spot.
 
-The tiny bundle's two graphs are written here as text, so that the runtime is tested without torch
-and in milliseconds. They are no captioner, but all that the runtime relies on is real in them: the
-caption depends on the pixels, on the control tokens and on every earlier piece through the cache.
+The tiny bundle's encoder and decoder are written here as text, so that they take milliseconds, and
+get the search that every student gets. They are no captioner, but all that the runtime relies on is
+real in them: the caption depends on the pixels, on the control tokens and on every earlier piece
+through the cache.
 """
 
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,16 @@ import pytest
 from PIL import Image
 
 from nanocap import Captioner
-from nanocap.bundle.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
+from nanocap.bundle.manifest import (
+    Artifact,
+    Controls,
+    Golden,
+    Manifest,
+    SearchDefaults,
+    StateTensor,
+    TokenIds,
+)
+from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.bundle.writer import write_bundle
 from nanocap.image.rule import ImageRule
 
@@ -34,9 +45,9 @@ def encoder(visual: int) -> str:
     """The encoder's graph, with so many visual tokens."""
     return f"""
 <ir_version: 9, opset_import: ["" : 18]>
-encoder (uint8[batch, {SIZE}, {SIZE}, 3] pixels)
-     => (float[{LAYERS}, batch, {visual}, {WIDTH}] cross_keys,
-         float[{LAYERS}, batch, {visual}, {WIDTH}] cross_values)
+encoder (uint8[images, {SIZE}, {SIZE}, 3] pixels)
+     => (float[{LAYERS}, images, {visual}, {WIDTH}] cross_keys,
+         float[{LAYERS}, images, {visual}, {WIDTH}] cross_values)
 {{
     numbers = Cast <to = 1> (pixels)
     mean = Constant <value_float = 127.0> ()
@@ -59,12 +70,12 @@ encoder (uint8[batch, {SIZE}, {SIZE}, 3] pixels)
 
 
 CACHE = f"float[{LAYERS}, rows, {MAX_TOKENS}, {WIDTH}]"
-CROSS = f"float[{LAYERS}, batch, visual, {WIDTH}]"
+CROSS = f"float[{LAYERS}, images, visual, {WIDTH}]"
 DECODER = f"""
 <ir_version: 9, opset_import: ["" : 18]>
-decoder (int64[batch, beams] tokens, int64[1] position, {CROSS} cross_keys, {CROSS} cross_values,
+decoder (int64[images, beams] tokens, int64[1] position, {CROSS} cross_keys, {CROSS} cross_values,
          {CACHE} keys, {CACHE} values)
-     => (float[batch, beams, {len(PIECES)}] logits, {CACHE} new_keys, {CACHE} new_values)
+     => (float[images, beams, {len(PIECES)}] logits, {CACHE} written_keys, {CACHE} written_values)
 {{
     embedded = Gather (embedding, tokens)
     row = Constant <value_ints = [1, -1, 1, {WIDTH}]> ()
@@ -73,13 +84,13 @@ decoder (int64[batch, beams] tokens, int64[1] position, {CROSS} cross_keys, {CRO
     column = Constant <value_ints = [1, 1, {MAX_TOKENS}, 1]> ()
     spread = Reshape (place, column)
     here = Cast <to = 9> (spread)
-    new_keys = Where (here, flat, keys)
+    written_keys = Where (here, flat, keys)
     doubled = Add (flat, flat)
-    new_values = Where (here, doubled, values)
+    written_values = Where (here, doubled, values)
     weight = Gather (decay, position)
     weighted = Reshape (weight, column)
-    recent_keys = Mul (new_keys, weighted)
-    recent_values = Mul (new_values, weighted)
+    recent_keys = Mul (written_keys, weighted)
+    recent_values = Mul (written_values, weighted)
     recent = Add (recent_keys, recent_values)
     over = Constant <value_ints = [0, 2]> ()
     past = ReduceSum <keepdims = 0> (recent, over)
@@ -131,34 +142,56 @@ class TinyWeights:
         )
 
 
-def graph(text: str, weights: dict[str, npt.NDArray[np.float32]]) -> bytes:
+def graph(text: str, weights: dict[str, npt.NDArray[np.float32]]) -> onnx.ModelProto:
     model = onnx.parser.parse_model(text)
     for name, array in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    return model
+
+
+@cache
+def tiny_search() -> tuple[Any, Any]:
+    """The tiny bundle's search, and its graphs. (Here, since torch takes seconds to import.)"""
+    from nanocap.convert.graphs.modules import Sizes
+    from nanocap.convert.onnx.joining import SearchGraphs
+    from nanocap.student.repeats import RepeatRule
+    from nanocap.student.search import Search
+
+    never = [i for i, piece in enumerate(SPECIAL) if piece != "<end>"]
+    search = Search(len(PIECES), MAX_TOKENS - 1, 1, 0, never, RepeatRule(PIECES)).eval()
+    sizes = Sizes(LAYERS, VISUAL, MAX_TOKENS, WIDTH, WIDTH, SIZE)
+    return search, SearchGraphs.trace(sizes, search)
+
+
+@cache
+def tiny_state(visual: int = VISUAL) -> tuple[StateTensor, ...]:
+    from nanocap.convert.graphs.modules import Sizes, state_tensors
+
+    sizes = Sizes(LAYERS, visual, MAX_TOKENS, WIDTH, WIDTH, SIZE)
+    return state_tensors(sizes, tiny_search()[0])
+
+
+def tiny_graphs(visual: int = VISUAL) -> dict[str, bytes]:
+    """`begin` and `step`."""
+    weights, (_, graphs) = TinyWeights.draw(seed=7), tiny_search()
+    begin = graphs.begin(graph(encoder(visual), weights.encoder))
+    step = graphs.step(graph(DECODER, weights.decoder))
+    return {"begin": begin.SerializeToString(), "step": step.SerializeToString()}
 
 
 def tiny_files() -> dict[str, bytes]:
-    weights = TinyWeights.draw(seed=7)
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [{"id": i, "content": s, "special": True} for i, s in enumerate(SPECIAL)],
-        "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(PIECES)}, "merges": []},
-    }
     golden = io.BytesIO()
     photo(3, (40, 30)).save(golden, "PNG")
     return {
-        "tokenizer.json": json.dumps(tokenizer).encode(),
         "README.md": b"# tiny\n",
         "golden.png": golden.getvalue(),
-        "onnx/encoder.onnx": graph(encoder(VISUAL), weights.encoder),
-        "onnx/decoder.onnx": graph(DECODER, weights.decoder),
+        **{f"onnx/{role}.onnx": data for role, data in tiny_graphs().items()},
     }
 
 
 def tiny_manifest(caption: str = "?") -> Manifest:
-    files = {"encoder": "onnx/encoder.onnx", "decoder": "onnx/decoder.onnx"}
+    files = {"begin": "onnx/begin.onnx", "step": "onnx/step.onnx"}
     return Manifest(
         name="tiny",
         version="1.0.0",
@@ -173,8 +206,10 @@ def tiny_manifest(caption: str = "?") -> Manifest:
         controls=Controls(
             quality={"high": 3, "medium": 4, "low": 5}, length={"any": 6, "short": 7, "long": 8}
         ),
-        decoding=DecodingDefaults(beams=3),
-        artifacts=(Artifact("onnx-fp32", "onnx", "fp32", VISUAL, files),),
+        vocabulary=Vocabulary(tuple(PIECES), frozenset(range(len(SPECIAL)))),
+        presentation=Presentation(),
+        search=SearchDefaults(beams=3),
+        artifacts=(Artifact("onnx-fp32", "onnx", "fp32", VISUAL, files, state=tiny_state()),),
         golden=Golden("golden.png", "onnx-fp32", caption),
         training={"data": [{"name": "none", "licence": "CC0-1.0"}], "weights": []},
     )

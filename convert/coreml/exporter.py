@@ -116,7 +116,7 @@ def _compared(made: Exported, student: Student, stored: Student, job: Job) -> Ex
         measured["parity_of_weights"] = {"against": "eager", **weights.to_dict()}
     if sys.platform == "darwin":
         engine = load_engine(artifact, made.files, threads())
-        parity = compare(eager, engine, job.probe, job.beams)
+        parity = compare(eager, engine, job.probe, beams=job.beams)
         if artifact.precision == "fp32":
             check_exact(parity, artifact.name)
         measured["parity"] = {"against": "eager", **parity.to_dict()}

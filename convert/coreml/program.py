@@ -54,8 +54,8 @@ class First(SearchBegin):
     Core ML gives out no input and no constant as it is: nothing, which it cannot know, is added.
     """
 
-    def __init__(self, student: Student, search: Search, beams: int) -> None:
-        super().__init__(student, search)
+    def __init__(self, sizes: Sizes, search: Search, beams: int) -> None:
+        super().__init__(sizes, search)
         self.beams = beams
 
     def forward(self, cross_keys: Tensor, *controls: Tensor) -> tuple[Tensor, ...]:
@@ -76,7 +76,7 @@ class Begin(Graph):
     def __init__(self, student: Student, search: Search, beams: int) -> None:
         super().__init__()
         self.encoder, self.decoder = student.encoder, student.decoder
-        self.search = First(student, search, beams)
+        self.search = First(Sizes.of(student.dimensions), search, beams)
 
     def forward(self, pixels: Tensor, *controls: Tensor) -> tuple[Tensor, ...]:
         cross = self.decoder.cross(self.encoder(pixels))

@@ -185,9 +185,9 @@ class SearchBegin(Graph):
     inputs = ("cross_keys", "beam_places", "quality", "length", "length_penalty")
     outputs = (*SearchState._fields, *CACHES)
 
-    def __init__(self, student: Student, search: Search) -> None:
+    def __init__(self, sizes: Sizes, search: Search) -> None:
         super().__init__()
-        self.search, self.sizes = search, Sizes.of(student.dimensions)
+        self.search, self.sizes = search, sizes
 
     def forward(
         self,
@@ -208,7 +208,9 @@ class SearchStep(Graph):
     """What takes a search a step further: the moving part of a state, by the decoder's outputs."""
 
     inputs = (*SearchState._fields, *DecoderGraph.outputs)
-    outputs = tuple(f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT)
+    outputs = tuple(
+        f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT
+    )
 
     def __init__(self, search: Search) -> None:
         super().__init__()
@@ -256,19 +258,17 @@ class SearchStep(Graph):
         )
 
 
-def state_tensors(student: Student, visual_tokens: int) -> tuple[StateTensor, ...]:
+def state_tensors(sizes: Sizes, search: Search) -> tuple[StateTensor, ...]:
     """The state between the two graphs, for the manifest."""
-    dimensions = student.dimensions
-    sizes = Sizes.of(dimensions)
-    longest = dimensions.max_tokens - 1
+    longest = search.longest
     beams = ("images", "beams")
-    cross = (sizes.layers, "images", visual_tokens, sizes.cross_width)
+    cross = (sizes.layers, "images", sizes.visual_tokens, sizes.cross_width)
     cache = (sizes.layers, "rows", sizes.max_tokens, sizes.cache_width)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
         **dict.fromkeys(EncoderGraph.outputs, ("float32", cross)),
         "control": ("int64", (1,)),
         "penalty": ("float32", (1,)),
-        "bias": ("float32", (*beams, dimensions.vocabulary)),
+        "bias": ("float32", (*beams, search.vocabulary)),
         "position": ("int64", (1,)),
         "tokens": ("int64", beams),
         "totals": ("float32", beams),
@@ -330,23 +330,17 @@ class Sizes:
 
 
 # Names of the axes whose length is free, by input or output and axis.
-_BY_BEAM = {0: "images", 1: "beams"}
-AXES = {
+_IMAGES, _ROWS, _BY_BEAM = {1: "images"}, {1: "rows"}, {0: "images", 1: "beams"}
+_NO_BEAM = ("control", "penalty", "position", "going")
+AXES: dict[str, dict[int, str]] = {
     "pixels": {0: "images"},
     "beam_places": {0: "beams"},
     "logits": _BY_BEAM,
-    **dict.fromkeys(EncoderGraph.outputs, {1: "images"}),
-    **dict.fromkeys((*CACHES, "written_keys", "written_values"), {1: "rows"}),
-    **{
-        name: _BY_BEAM
-        for name in SearchState._fields
-        if name not in ("control", "penalty", "position", "going")
-    },
     "going": {0: "images"},
+    **dict.fromkeys(EncoderGraph.outputs, _IMAGES),
+    **dict.fromkeys((*CACHES, "written_keys", "written_values"), _ROWS),
+    **{name: _BY_BEAM for name in SearchState._fields if name not in _NO_BEAM},
 }
 AXES |= {f"{NEW}{name}": axes for name, axes in AXES.items()}
 # The decoder takes any number of visual tokens: encoders of several budgets share it.
-DECODER_AXES = {
-    **AXES,
-    **dict.fromkeys(EncoderGraph.outputs, {1: "images", 2: "visual_tokens"}),
-}
+DECODER_AXES = AXES | {name: _IMAGES | {2: "visual_tokens"} for name in EncoderGraph.outputs}

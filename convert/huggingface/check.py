@@ -15,21 +15,23 @@ from nanocap.convert.huggingface.graphs import resize_model
 from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
-from nanocap.convert.rollout import Probe, batches
+from nanocap.convert.probe import Probe, batches
 from nanocap.image.image import load_image
-from nanocap.runtime.decoding import Search, search
-from nanocap.runtime.state import DecoderState
 
 Ids = list[list[int]]
 
 
 def greedy_ids(checkpoint: Checkpoint, probe: Probe, pixels: npt.NDArray[np.uint8]) -> Ids:
-    """What the runtime's greedy search finds in a batch of photos, prefix and end included."""
-    engine = EagerEngine(checkpoint.student)
-    state = DecoderState(engine, engine.encode(pixels), probe.prefix, probe.sizes)
-    longest = probe.sizes.max_tokens - 1
-    found = search(state, Search(1, 1.0, longest, probe.end, probe.never))
-    return [[*probe.prefix, *each.ids] for each in found]
+    """What greedy search finds in a batch of photos, prompt and end included.
+
+    These libraries have no rule against repeated words, so it goes without.
+    """
+    engine = EagerEngine(checkpoint.student, checkpoint.search(repeats=True))
+    state = probe.begin(engine, pixels)
+    while state["going"].any():
+        state = engine.step(state)
+    pad, prompt = checkpoint.tokens().pad, [probe.quality, probe.length]
+    return [[*prompt, *(i for i in row if i != pad)] for row in state["answer_ids"][:, 0].tolist()]
 
 
 def check_transformers(folder: Path, checkpoint: Checkpoint, probe: Probe) -> None:
@@ -76,7 +78,7 @@ def check_graphs(encoder: bytes, decoder: bytes, checkpoint: Checkpoint, probe: 
     for pixels in batches(probe.pixels):
         (states,) = encode.run(None, {"pixel_values": _floats(pixels)})
         for row, ids in enumerate(greedy_ids(checkpoint, probe, pixels)):
-            found = _greedy(decode, states[row : row + 1], probe)
+            found = _greedy(decode, states[row : row + 1], checkpoint, probe)
             _compare(ids, [token for token, _ in zip(found, ids, strict=False)], "onnx")
 
 
@@ -84,20 +86,22 @@ def _floats(pixels_BHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return pixels_BHWC.transpose(0, 3, 1, 2).astype(np.float32)
 
 
-def _greedy(session: Any, states: npt.NDArray[np.float32], probe: Probe) -> Iterator[int]:
-    """Ids one by one, prefix included, for one photo; it does not stop at the end."""
-    yield from probe.prefix
+def _greedy(
+    session: Any, states: npt.NDArray[np.float32], checkpoint: Checkpoint, probe: Probe
+) -> Iterator[int]:
+    """Ids one by one, prompt included, for one photo; it does not stop at the end."""
+    fed = [probe.quality, probe.length]
+    yield from fed
     cache = {
         value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
         for value in session.get_inputs()[2:]
     }
-    fed = list(probe.prefix)
-    for step in range(probe.sizes.max_tokens - 1):
+    for step in range(checkpoint.student.dimensions.max_tokens - 1):
         inputs = {"input_ids": np.array([fed]), "encoder_hidden_states": states, **cache}
         logits, *present = session.run(None, inputs)
         last = probe.barred(logits[0, -1])
         if step == 0:
-            last[probe.end] = -np.inf  # an empty caption is no answer
+            last[checkpoint.tokens().end] = -np.inf  # an empty caption is no answer
         fed = [int(last.argmax())]
         yield fed[0]
         cache = dict(zip(cache, present, strict=True))

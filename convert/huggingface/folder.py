@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import save
 
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.huggingface.card import folder_card
@@ -31,7 +31,7 @@ def build_folder(
     out: str | os.PathLike[str],
     *,
     photos: Sequence[str | os.PathLike[str]] = (),
-    decoding: DecodingDefaults | None = None,
+    search: SearchDefaults | None = None,
     probe_photos: int = PROBE_PHOTOS,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
@@ -44,7 +44,7 @@ def build_folder(
     Args:
         source: `student.safetensors` of a run, or a `Checkpoint` made from a student at hand.
         photos: files, folders and tar shards to compare on; default: drawn pictures.
-        decoding: which control tokens captions start with; they are searched greedily.
+        search: which control tokens captions start with; they are searched greedily.
         probe_photos: at most so many of `photos` are used.
         overwrite: replace a folder that this function wrote.
         report: takes lines of progress.
@@ -65,9 +65,9 @@ def build_folder(
         raise ConversionError(
             f"{checkpoint.where}: a pruned student is no GPT-2; write a bundle with --to onnx"
         )
-    decoding = decoding or DecodingDefaults()
-    probe = checkpoint.probe(_pictures(checkpoint, photos, probe_photos), decoding)
-    descriptions = description_files(checkpoint, decoding)
+    search = search or SearchDefaults()
+    probe = checkpoint.probe(_pictures(checkpoint, photos, probe_photos), search)
+    descriptions = description_files(checkpoint, search)
     report("transformers: tracing the encoder and the decoder to ONNX")
     encoder, decoder = encoder_model(checkpoint.student), decoder_model(checkpoint.student)
     report(f"transformers: comparing ONNX with eager on {len(probe.pixels)} photos")

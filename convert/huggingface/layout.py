@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.student import Dimensions
@@ -40,7 +40,7 @@ DECODER = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "alwa
 TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 
-def description_files(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dict[str, bytes]:
+def description_files(checkpoint: Checkpoint, search: SearchDefaults) -> dict[str, bytes]:
     """Every file of the folder but weights, graphs and card, by name.
 
     Raises:
@@ -51,8 +51,8 @@ def description_files(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dic
         "rule": asdict(checkpoint.rule()),
     }
     files = {
-        "config.json": _config(checkpoint, decoding),
-        "generation_config.json": _generation(checkpoint, decoding),
+        "config.json": _config(checkpoint, search),
+        "generation_config.json": _generation(checkpoint, search),
         "tokenizer_config.json": _tokenizer_config(checkpoint),
         # transformers 4 and 5 read what is under `image_processor`, transformers.js the rest: it
         # knows only its own types, and its resizing is not antialiased, so that the graph does it
@@ -82,10 +82,10 @@ def _tokenizer(checkpoint: Checkpoint) -> bytes:
     return json.dumps(whole, ensure_ascii=False).encode()
 
 
-def _config(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dict[str, Any]:
+def _config(checkpoint: Checkpoint, search: SearchDefaults) -> dict[str, Any]:
     dimensions, tokens = checkpoint.student.dimensions, checkpoint.tokens()
     ids = {
-        "bos_token_id": checkpoint.controls().quality[decoding.quality],
+        "bos_token_id": checkpoint.controls().quality[search.quality],
         "eos_token_id": tokens.end,
         "pad_token_id": tokens.pad,
     }
@@ -130,23 +130,23 @@ def _gpt2(dimensions: Dimensions) -> dict[str, Any]:
     }
 
 
-def _generation(checkpoint: Checkpoint, decoding: DecodingDefaults) -> dict[str, Any]:
+def _generation(checkpoint: Checkpoint, search: SearchDefaults) -> dict[str, Any]:
     """The runtime's greedy search in the words of all three libraries.
 
     The two control tokens are the start token and the one that is forced after it. What is never
     generated stands among the bad words: they are barred before that one is forced, where
     `suppress_tokens` would bar it afterwards.
     """
-    probe = checkpoint.probe(None, decoding)
-    quality, length = probe.prefix
+    controls, end = checkpoint.controls(), checkpoint.tokens().end
+    quality, length = controls.quality[search.quality], controls.length[search.length]
     return {
         "decoder_start_token_id": quality,
         "forced_bos_token_id": length,
         "bos_token_id": quality,
-        "eos_token_id": probe.end,
+        "eos_token_id": end,
         "pad_token_id": checkpoint.tokens().pad,
-        "bad_words_ids": [[token] for token in probe.never],
-        "begin_suppress_tokens": [probe.end],  # an empty caption is no answer
+        "bad_words_ids": [[token] for token in checkpoint.never()],
+        "begin_suppress_tokens": [end],  # an empty caption is no answer
         # the last id is never fed, so that one more than there are positions
         "max_length": checkpoint.student.dimensions.max_tokens + 1,
         "do_sample": False,

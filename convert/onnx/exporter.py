@@ -26,7 +26,7 @@ from nanocap.convert.graphs.passes import clean
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.onnx.joining import EXAMPLE_BEAMS, EXAMPLE_IMAGES, SearchGraphs
-from nanocap.convert.onnx.sessions import fused, running_operators, threads
+from nanocap.convert.onnx.sessions import fused, open_session, running_operators, threads
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.photos import spread
 from nanocap.convert.probe import BATCH, batches, rollout
@@ -43,6 +43,7 @@ from nanocap.convert.quantization.precisions import PRECISIONS as KINDS
 from nanocap.convert.quantization.precisions import Maker, Precision
 from nanocap.convert.quantization.sensitivity import Found, search
 from nanocap.runtime.engines import Engine, load_engine
+from nanocap.runtime.engines.onnx import OnnxEngine
 from nanocap.student import Student
 
 PRECISIONS = tuple(KINDS)
@@ -98,11 +99,12 @@ class _Source:
             sizes.decoder_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS),
             DECODER_AXES,
         )
-        search = SearchGraphs.trace(student, job.search)
+        search = SearchGraphs.trace(sizes, job.search)
         engines = {}
         for tokens, each in students.items():
-            packed = _pack("draft", "draft", student, tokens, search, encoders[tokens], decoder)
-            engines[tokens] = load_engine(packed.artifact, packed.files, threads())
+            begin, step = search.begin(encoders[tokens]), search.step(decoder)
+            sessions = (open_session(graph.SerializeToString()) for graph in (begin, step))
+            engines[tokens] = OnnxEngine(*sessions)
             _exact(each, engines[tokens], job, f"onnx fp32 of {tokens} tokens")
         return cls(student, job, encoders, decoder, search, engines)
 
@@ -139,8 +141,20 @@ class _Source:
         return options
 
     def pack(self, name: str, precision: str, tokens: int, *graphs: onnx.ModelProto) -> Exported:
-        """The encoder and the decoder as an artifact."""
-        return _pack(name, precision, self.student, tokens, self.search, *graphs)
+        """The encoder and the decoder, with the search, as an artifact."""
+        encoder, decoder = graphs
+        made = {"begin": self.search.begin(encoder), "step": self.search.step(decoder)}
+        paths = {role: f"{name}/{role}.onnx" for role in made}
+        for graph in made.values():
+            graph.producer_name, graph.producer_version = "nanocap", ""
+            onnx.checker.check_model(graph)
+        sizes = replace(Sizes.of(self.student.dimensions), visual_tokens=tokens)
+        state = state_tensors(sizes, self.job.search)
+        session = KINDS[precision].session
+        return Exported(
+            Artifact(name, "onnx", precision, tokens, paths, state=state, session=session),
+            {paths[role]: graph.SerializeToString() for role, graph in made.items()},
+        )
 
     def _best(self, role: str) -> Found:
         if role not in self.found:
@@ -256,25 +270,6 @@ def _check_integer(packed: Exported, kind: Precision, options: Int8Options) -> N
             allowed = float_layers(onnx.load_from_string(packed.files[path]), never[role])
         if sum(left.values()) > allowed:
             raise ConversionError(f"{packed.artifact.name}: {role} still runs {left} in float")
-
-
-def _pack(
-    name: str,
-    precision: str,
-    student: Student,
-    tokens: int,
-    search: SearchGraphs,
-    encoder: onnx.ModelProto,
-    decoder: onnx.ModelProto,
-) -> Exported:
-    graphs = {"begin": search.begin(encoder), "step": search.step(decoder)}
-    paths = {role: f"{name}/{role}.onnx" for role in graphs}
-    for graph in graphs.values():
-        graph.producer_name, graph.producer_version = "nanocap", ""
-        onnx.checker.check_model(graph)
-    state = state_tensors(student, tokens)
-    artifact = Artifact(name, "onnx", precision, tokens, paths, state=state)
-    return Exported(artifact, {paths[role]: g.SerializeToString() for role, g in graphs.items()})
 
 
 def _measured(packed: Exported, measured: Mapping[str, Any]) -> Exported:

@@ -26,7 +26,6 @@ from nanocap.convert.graphs.modules import (
 from nanocap.convert.graphs.passes import clean
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.onnx.sessions import folded
-from nanocap.student import Student
 from nanocap.student.search import Search, SearchState
 
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
@@ -40,10 +39,10 @@ class SearchGraphs:
     further: onnx.ModelProto
 
     @classmethod
-    def trace(cls, student: Student, search: Search) -> SearchGraphs:
-        """The search for a student's captions."""
-        example = Sizes.of(student.dimensions).begin_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS)
-        begin, step = SearchBegin(student, search).eval(), SearchStep(search).eval()
+    def trace(cls, sizes: Sizes, search: Search) -> SearchGraphs:
+        """Traces a search over graphs of these sizes."""
+        example = sizes.begin_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS)
+        begin, step = SearchBegin(sizes, search).eval(), SearchStep(search).eval()
         started = dict(zip(begin.outputs, begin(*example), strict=True))
         logits = started["bias"].clone()
         written = [started[name].clone() for name in CACHES]

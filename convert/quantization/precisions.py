@@ -5,8 +5,8 @@ Its name also stands in `nanocap.bundle.precisions`, for the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -17,6 +17,7 @@ from nanocap.convert.quantization.fp16 import emulate, halve
 from nanocap.convert.quantization.int4 import quantize_blockwise
 from nanocap.convert.quantization.int8 import Int8Options, quantize_decoder, quantize_encoder
 from nanocap.convert.quantization.int8_dynamic import quantize_dynamically
+from nanocap.convert.quantization.int8_weights import SESSION, quantize_weights
 
 Maker = Callable[[onnx.ModelProto, FeedSource, Int8Options], onnx.ModelProto]
 """Takes an fp32 graph, inputs like those it will see, and options; leaves the graph as it is."""
@@ -39,6 +40,7 @@ class Precision:
             of it can carry that to a step.
         fused: the graphs in which ONNX Runtime's own operators take the place of Q/DQ pairs in the
             end. Not those whose weights become floats when they are loaded: floats would be stored.
+        session: entries of ONNX Runtime's session configuration that the graphs need.
         emulate: makes of a graph one that computes on a CPU as other processors do with the graph.
     """
 
@@ -49,6 +51,7 @@ class Precision:
     float_decoder: tuple[str, ...] = ()
     batch_tolerance: float = BATCH_TOLERANCE
     fused: tuple[str, ...] = ()
+    session: Mapping[str, str] = field(default_factory=dict)
     emulate: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
 
 
@@ -62,6 +65,10 @@ def _half(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> on
 
 def _dynamic(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
     return quantize_dynamically(model)
+
+
+def _weights(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
+    return quantize_weights(folded(model))
 
 
 def _blockwise(model: onnx.ModelProto, feeds: FeedSource, options: Int8Options) -> onnx.ModelProto:
@@ -80,6 +87,7 @@ PRECISIONS: dict[str, Precision] = {
     ),
     "fp32": Precision(_single, _single),
     "fp16": Precision(_half, _half, batch_tolerance=A_STEP, emulate=emulate),
+    "int8-weights": Precision(_weights, _weights, session=SESSION),
     "int8-dynamic": Precision(
         _dynamic,
         _dynamic,

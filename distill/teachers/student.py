@@ -17,9 +17,8 @@ from nanocap.distill.data.augment import squash
 from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.teachers import Scored
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
-from nanocap.distill.training.beam import beam_search
 from nanocap.distill.training.devices import mixed_precision
-from nanocap.distill.training.rollout import to_texts
+from nanocap.distill.training.rollout import beam_search, to_texts
 from nanocap.errors import OptionError
 from nanocap.student import Student
 

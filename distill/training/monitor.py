@@ -14,9 +14,8 @@ from nanocap.distill.data.batches import pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.training.cider import Cider
-from nanocap.distill.training.decoding import PROMPT
 from nanocap.distill.training.losses import cross_entropy, target_count
-from nanocap.distill.training.rollout import roll_out, to_texts
+from nanocap.distill.training.rollout import PROMPT, roll_out, to_texts
 from nanocap.measure.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 

@@ -1,16 +1,33 @@
-"""Captions drawn from the student while it trains: sampled for reward, greedy for the curves."""
+"""Captions that students give while they train and teach: sampled for reward, greedy for the
+curves, with several beams as labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional as F
 
-from nanocap.distill.data.tokenizer import END, PREFIX
-from nanocap.distill.training.decoding import LONGEST, PROMPT, Decoding
+from nanocap.distill.data.tokenizer import END, LENGTH, PAD, QUALITY, SPECIALS
 from nanocap.student import Student
+from nanocap.student.layers import NEVER
+from nanocap.student.search import Choice, Search, likeliest
+
+LONGEST = 28  # positions that a caption drawn in training may take; few people write more
+
+PROMPT = (QUALITY["high"], LENGTH["any"])  # what captions are asked for with
+NO_TEXT = [piece for piece in range(len(SPECIALS)) if piece != END]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Pieces without the end token, and their summed log probability over length."""
+
+    ids: tuple[int, ...]
+    score: float
 
 
 @torch.no_grad()
@@ -23,43 +40,136 @@ def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) 
     Returns:
         B * captions rows, those of one photo side by side.
     """
-    decoding = Decoding(student, visual_BNC, captions)
-    photos, device = visual_BNC.shape[0], visual_BNC.device
-    places = min(LONGEST, student.dimensions.max_tokens)
-    drawn = torch.full((photos, captions, places - PREFIX + 1), END, device=device)
-    going = torch.arange(photos, device=device)  # photos of which some caption has not ended
-    for position in range(places):
-        if position < PREFIX:
-            tokens = drawn.new_full((photos, captions), PROMPT[position])
-        scores = decoding.step(tokens, position)
-        if position < PREFIX - 1:
-            continue
-        piece = _draw(scores) if sample else scores.argmax(-1)
-        tokens = torch.where(tokens == END, END, piece)
-        drawn[going, :, position - PREFIX + 1] = tokens
-        left = (tokens != END).any(1).nonzero().squeeze(1)
-        if not len(left):
-            break
-        if len(left) < len(going):  # half of the photos end long before the last one does
-            going, tokens = going[left], tokens[left]
-            decoding.keep(left)
-    rows = drawn.flatten(0, 1).tolist()
-    return [row[: row.index(END) + 1] if END in row else row for row in rows]
+    choice = drawn if sample else likeliest
+    ids, _ = _search([student], [visual_BNC], captions, beams=1, choice=choice)
+    return [[piece for piece in row if piece != PAD] for row in ids.flatten(0, 1).tolist()]
 
 
-def _draw(scores: Tensor) -> Tensor:
-    """Sample from logits [..., V] by the inverse of the distribution function.
+@torch.no_grad()
+def beam_search(
+    students: Sequence[Student], pixels_BCHW: Tensor, beams: int, length_penalty: float = 1.0
+) -> list[list[Hypothesis]]:
+    """At most `beams` captions of each photo, the best first, at least one.
 
-    `torch.multinomial` draws a random number for each of the V pieces: a sixth of a step.
+    The students' probabilities are averaged at every step; they must share one vocabulary.
+
+    Args:
+        pixels_BCHW: normalized, as all of the students expect them.
+        length_penalty: see `nanocap.student.search`.
     """
-    cumulated = scores.softmax(-1).cumsum(-1)
-    uniform = torch.rand(cumulated.shape[:-1], device=scores.device).unsqueeze(-1)
+    visual = [student.encoder(pixels_BCHW) for student in students]
+    ids, scores = _search(students, visual, 1, beams, penalty=length_penalty)
+    return [
+        [
+            Hypothesis(tuple(piece for piece in row if piece not in (PAD, END)), score)
+            for row, score in zip(photo_rows, photo_scores, strict=True)
+            if score > NEVER / 2
+        ]
+        for photo_rows, photo_scores in zip(ids.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def drawn(scores_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """A choice for `Search`, of one beam: a sample, by the inverse of the distribution function.
+
+    `torch.multinomial` draws a random number for each of the N pieces: a sixth of a step.
+    """
+    cumulated = scores_BN.softmax(1).cumsum(1)
+    uniform = torch.rand(len(cumulated), 1, device=cumulated.device)
     # scaled by the last entry, which rounding leaves a little off one
-    drawn = torch.searchsorted(cumulated, uniform * cumulated[..., -1:], right=True).squeeze(-1)
-    return drawn.clamp_max(scores.shape[-1] - 1)
+    place = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)
+    place = place.clamp_max(scores_BN.shape[1] - 1)
+    rest = (0, count - 1)  # there is no second best
+    return F.pad(scores_BN.gather(1, place), rest, value=NEVER), F.pad(place, rest)
 
 
 def to_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
     """Plain text of each row of pieces."""
     texts: list[str] = tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
     return [text.strip() for text in texts]
+
+
+def _search(
+    students: Sequence[Student],
+    visual: Sequence[Tensor],
+    captions: int,
+    beams: int,
+    *,
+    choice: Choice = likeliest,
+    penalty: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Searches for `captions` captions of each photo, apart from each other.
+
+    Returns:
+        pieces [B, captions * beams, T], `PAD` behind them, and scores [B, captions * beams].
+    """
+    photos, device = len(visual[0]), visual[0].device
+    members = [
+        _Decoding(student, seen, captions * beams)
+        for student, seen in zip(students, visual, strict=True)
+    ]
+    dimensions = students[0].dimensions
+    longest = min(LONGEST, *(student.dimensions.max_tokens for student in students)) - 1
+    search = Search(dimensions.vocabulary, longest, END, PAD, NO_TEXT, choice=choice).to(device)
+    controls = (torch.tensor([control], device=device) for control in PROMPT)
+    state = search.begin(
+        photos * captions, beams, *controls, torch.tensor([penalty], device=device)
+    )
+    state = state._replace(bias=torch.zeros((), device=device))
+    ids = state.answer_ids.reshape(photos, captions * beams, longest)
+    scores = state.answer_scores.reshape(photos, captions * beams)
+    left = torch.arange(photos, device=device)  # photos of which some caption has not ended
+    while len(left):
+        said = _mean_logits(members, state.tokens.reshape(len(left), -1))
+        state, rows = search.step(state, said.reshape(len(left) * captions, beams, -1))
+        ids[left] = state.answer_ids.reshape(len(left), captions * beams, longest)
+        scores[left] = state.answer_scores.reshape(len(left), captions * beams)
+        going = state.going.reshape(-1, captions).any(1).nonzero().squeeze(1)
+        stopped = len(going) < len(left)
+        if stopped or beams > 1:
+            rows = rows.reshape(len(left), -1)[going].flatten()
+            for member in members:
+                member.go_on(rows, going)
+        if stopped:  # half of the photos end long before the last one does
+            left = left[going]
+            first = torch.arange(captions, device=device)
+            state = state.some((going.unsqueeze(1) * captions + first).flatten())
+    return ids, scores
+
+
+class _Decoding:
+    """A student's decoder while it speaks: some captions of each photo, caches that grow."""
+
+    def __init__(self, student: Student, visual_BNC: Tensor, captions: int):
+        self._decoder = student.decoder
+        self._cross = student.decoder.cross(visual_BNC)
+        layers, photos = self._cross[0].shape[:2]
+        width = student.dimensions.widths.decoder_attention
+        self._keys = self._cross[0].new_zeros(layers, photos * captions, 0, width)
+        self._values = self._keys
+
+    def step(self, tokens_BK: Tensor) -> Tensor:
+        """Logits [B, K, V] of the next piece; pieces that are no text are out of reach."""
+        here = torch.tensor([self._keys.shape[2]], device=tokens_BK.device)
+        # a position attends to what is there: the cache is no longer than that
+        keys, values = (F.pad(cache, (0, 0, 0, 1)) for cache in (self._keys, self._values))
+        logits, self._keys, self._values = self._decoder.step(
+            tokens_BK, here, *self._cross, keys, values
+        )
+        scores = logits.float()
+        scores[..., NO_TEXT] = float("-inf")
+        return scores
+
+    def go_on(self, rows: Tensor, photos: Tensor) -> None:
+        """Let each caption go on from the cache of another row, of some photos only."""
+        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+        keys, values = self._cross
+        self._cross = keys[:, photos], values[:, photos]
+
+
+def _mean_logits(members: Sequence[_Decoding], tokens_BK: Tensor) -> Tensor:
+    """Logits [B, K, V] of the members' mean probability."""
+    if len(members) == 1:
+        return members[0].step(tokens_BK)
+    said = (member.step(tokens_BK).softmax(-1) for member in members)
+    return (sum(said, torch.zeros(())) / len(members)).clamp_min(1e-20).log()

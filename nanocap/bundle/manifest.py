@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -89,6 +89,7 @@ class Artifact:
         files: role, such as `begin`, to path in the bundle.
         beams: the fewest and the most that it searches with.
         state: what goes from one step to the next.
+        session: entries of ONNX Runtime's session configuration that it needs.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Artifact:
     files: Mapping[str, str]
     beams: tuple[int, int] = (1, MAX_BEAMS)
     state: tuple[StateTensor, ...] = ()
+    session: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -215,6 +217,18 @@ class Manifest:
         need(not missing, f"files has no entry for {', '.join(missing[:3])}")
 
 
+def never_generated(
+    tokens: TokenIds, controls: Controls, special: Collection[int]
+) -> tuple[int, ...]:
+    """The ids that no caption holds: padding, unknown, controls, other special pieces, not the end.
+
+    Args:
+        special: the vocabulary's pieces that are no text; see `Vocabulary.special`.
+    """
+    never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
+    return tuple(sorted((never | set(special)) - {tokens.end}))
+
+
 def safe_path(path: str, where: str = "manifest.json") -> str:
     """`path` if it is relative, POSIX, plain and stays inside; else BundleError."""
     parts = path.split("/")
@@ -297,6 +311,7 @@ def _artifact(entry: Fields) -> Artifact:
     backend = entry.text("backend")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", backend):  # it names a module of runtime/engines
         entry.fail("backend", "a plain lower-case word")
+    session = entry.inner("session")
     least = entry.wholes("beams", 2, 1, MAX_BEAMS)[0]
     return Artifact(
         name=entry.text("name"),
@@ -306,6 +321,7 @@ def _artifact(entry: Fields) -> Artifact:
         files={role: safe_path(files.text(role), files.where) for role in files.values},
         beams=(least, entry.wholes("beams", 2, least, MAX_BEAMS)[1]),
         state=tuple(_state_tensor(each) for each in entry.objects("state")),
+        session={key: session.text(key) for key in session.values},
         measured=dict(entry.inner("measured").values) if "measured" in entry.values else {},
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nanocap.errors import OptionError
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
-    "onnx": ("int8", "fp32", "fp16", "int8-dynamic", "int4"),
+    "onnx": ("int8", "fp32", "fp16", "int8-weights", "int8-dynamic", "int4"),
     "coreml": ("fp16", "fp32", "pal8", "pal4"),
     "executorch": ("int8", "fp32", "int4"),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from nanocap.bounds import MAX_BEAMS
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 from nanocap.files.whole_file import whole_file
@@ -28,16 +29,24 @@ From any language with ONNX Runtime:
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
+@click.option(
+    "--beams", type=click.IntRange(1, MAX_BEAMS), help="Of its search.  [default: the bundle's]"
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 def command(
-    bundle: Path | None, out: Path, artifact: str | None, overwrite: bool, as_json: bool
+    bundle: Path | None,
+    out: Path,
+    artifact: str | None,
+    beams: int | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Write BUNDLE (default: the model inside the package) as one ONNX graph: pixels to ids.
 
-    Resize, normalization and the greedy search are inside, so that a program needs ONNX Runtime and
-    nothing else of nanocap. It captions as `nanocap caption --beams 1` does a photo of the model's
-    own size; larger ones are resized a little differently, which may change a word.
+    Resize, normalization and the search are inside, so that a program needs ONNX Runtime and
+    nothing else of nanocap. It captions a photo of the model's own size as `nanocap caption` does;
+    larger ones are resized a little differently, which may change a word.
     """
     from nanocap.bundle import Bundle, default_bundle
     from nanocap.convert.graphs.whole_caption import whole_caption
@@ -49,7 +58,7 @@ def command(
     name = artifact if artifact is not None else opened.manifest.artifacts[0].name
     if name not in known:
         raise OptionError(f"no artifact {name!r}; the bundle has {', '.join(known)}")
-    graph = whole_caption(opened, known[name]).SerializeToString()
+    graph = whole_caption(opened, known[name], beams).SerializeToString()
     with whole_file(out) as partial:
         partial.write_bytes(graph)
     if as_json:

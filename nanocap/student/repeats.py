@@ -71,6 +71,7 @@ class RepeatRule(nn.Module):
         pieces = past_BKW.index_select(2, self.again)
         return scores_BKV.scatter_add(2, pieces, again.float() * NEVER)
 
+
 def _entries(table_V: Tensor, index: Tensor) -> Tensor:
     """The table's entries, in the shape of the index."""
     return table_V.index_select(0, index.flatten()).reshape(index.shape)

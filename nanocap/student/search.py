@@ -35,8 +35,9 @@ class SearchState(NamedTuple):
 
     Attributes:
         control: int64 [1], the control token that is fed second: it asks for a length.
-        penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log probability.
-        bias: float [B, K, V], added to the log probabilities where continuations are
+        penalty: float [1], the length penalty: 0 prefers short captions, 1 scores by the mean log
+            probability.
+        bias: float [B, K, V], or one number, added to the log probabilities where continuations are
             compared, and not to those that are reported: words to avoid or to favour, or the noise
             of a sampler.
         position: int64 [1], of the tokens that are fed next.
@@ -62,6 +63,13 @@ class SearchState(NamedTuple):
     answer_ids: Tensor
     answer_log_probabilities: Tensor
     going: Tensor
+
+    def some(self, photos: Tensor) -> SearchState:
+        """The state of some of the photos, int64 [B']."""
+        shared = {"control", "penalty", "position"} | ({"bias"} if self.bias.dim() == 0 else set())
+        return SearchState(
+            *(t if n in shared else t[photos] for n, t in zip(self._fields, self, strict=True))
+        )
 
 
 CONSTANT = ("control", "penalty", "bias")  # of a state: no step changes them

@@ -28,7 +28,7 @@ from nanocap.runtime.state import State
 class Engine(Protocol):
     """A model, loaded. Its calls may come from several threads.
 
-    The arrays of a state are those that the artifact's `state` lists, see `nanocap.bundle.manifest`.
+    The arrays of a state are those that the artifact's `state` lists (`nanocap.bundle.manifest`).
     """
 
     def begin(

@@ -96,9 +96,9 @@ def load(
     """Sessions for the artifact's `begin` and `step`.
 
     Args:
-        threads: of each session. None: one a core for `begin`, which holds the encoder,
-            four at most, and one for `step`, which is too short to share (measured: 6 ms a caption with one
-            thread, 9 with two).
+        threads: of each session. None: one a core for `begin`, which holds the encoder, four at
+            most, and one for `step`, which is too short to share (measured: 6 ms a caption with
+            one thread, 9 with two).
         providers: what runs the graphs before the CPU does; what is missing gives a warning.
 
     Raises:
@@ -121,7 +121,9 @@ def load(
         options.intra_op_num_threads = count
         # Threads that spin while they wait burn a phone's battery, and may take from the last of
         # them the core that it needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        entries = {"session.intra_op.allow_spinning": "0", **artifact.session}
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
         try:
             opened = onnxruntime.InferenceSession(
                 files[path], options, providers=wanted.among(available)

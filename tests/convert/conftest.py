@@ -21,8 +21,8 @@ from nanocap.convert.exporters import Exported, Job, load_exporter
 from nanocap.convert.graphs.modules import EncoderGraph, Sizes
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.photos import drawn_pictures
-from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.convert.probe import Probe
+from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.student import Dimensions, Student
 
@@ -112,7 +112,7 @@ class Tiny:
 
     def exported(self, precision: str) -> Exported:
         if not self._exported:
-            job = self.job(self.pixels(4), self.pixels(8, seed=5), int8=MINMAX)
+            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5), MINMAX)
             for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
                 self._exported[made.artifact.precision] = made
         return self._exported[precision]

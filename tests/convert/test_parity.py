@@ -10,7 +10,7 @@ import torch
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, check_student, compare
-from nanocap.convert.rollout import rollout
+from nanocap.convert.probe import rollout
 from nanocap.runtime.decoding import Search, search
 from nanocap.runtime.state import DecoderState
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
@@ -24,7 +24,7 @@ from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
-from nanocap.convert.rollout import rollout
+from nanocap.convert.probe import rollout
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
 from nanocap.measure.bench.counts import count
 from nanocap.measure.bench.stages import step_feeds
@@ -98,7 +98,7 @@ def test_it_captions_through_the_runtime(bundle: Path, tiny: Any, precision: str
 
 def test_the_runtime_says_what_eager_says(bundle: Path, tiny: Any, pruned: Checkpoint) -> None:
     pixels = tiny.pixels(6)
-    probe = pruned.probe(pixels, DecodingDefaults())
+    probe = pruned.probe(pixels, SearchDefaults())
     steps = list(rollout(EagerEngine(pruned.student), probe, pixels))
     chosen = [probe.barred(step.logits).argmax(1) for step in steps[1:]]
     captioner = Captioner(bundle, artifact="onnx-fp32")
@@ -164,7 +164,7 @@ def test_core_ml_takes_it_as_it_is(pruned: Checkpoint, tiny: Any, tmp_path: Path
     from .coreml.interpreter import Interpreter
 
     pixels = tiny.pixels(4)
-    probe = pruned.probe(pixels, DecodingDefaults())
+    probe = pruned.probe(pixels, SearchDefaults())
     (made,) = load_exporter("coreml").export(pruned.student, ["fp32"], Job(probe, pixels))
     packages = write_packages(made.artifact, made.files, tmp_path)
     parity = compare(EagerEngine(pruned.student), CoreMLEngine(*map(Interpreter, packages)), probe)
@@ -176,7 +176,7 @@ def test_where_one_width_is_expected_it_is_refused(
     pruned: Checkpoint, tiny: Any, tmp_path: Path
 ) -> None:
     pixels = tiny.pixels(2)
-    job = Job(pruned.probe(pixels, DecodingDefaults()), pixels)
+    job = Job(pruned.probe(pixels, SearchDefaults()), pixels)
     pytest.importorskip("executorch")
     with pytest.raises(ConversionError) as caught:
         load_exporter("executorch").export(pruned.student, ["fp32"], job)
@@ -195,7 +195,7 @@ def test_what_magnitude_left_is_exact_too(tiny: Any) -> None:
     student = prune_by_magnitude(tiny.student(), 0.5)
     checkpoint = Checkpoint(student, tiny.tokenizer_json(), tiny.training)
     pixels = tiny.pixels(4)
-    probe = checkpoint.probe(pixels, DecodingDefaults())
+    probe = checkpoint.probe(pixels, SearchDefaults())
     (made,) = load_exporter("onnx").export(student, ["fp32"], Job(probe, pixels))
     parity = compare(EagerEngine(student), tiny.engine(made), probe)
     check_exact(parity, "fp32")

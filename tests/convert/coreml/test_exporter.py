@@ -20,7 +20,7 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.bundle import Bundle
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
@@ -358,7 +358,7 @@ def test_at_full_size_every_precision_holds(tiny: Any, open_package: Opener) -> 
     student, pixels = tiny.student_of(Dimensions()), drawn_pictures(12, 224)
     tokenizer = tiny.tokenizer_json(student.dimensions.vocabulary)
     checkpoint = Checkpoint(student, tokenizer, tiny.training)
-    job = Job(checkpoint.probe(pixels[:3], DecodingDefaults()), pixels[3:])
+    job = Job(checkpoint.probe(pixels[:3], SearchDefaults()), pixels[3:])
     parities: dict[str, Parity] = {}
     sizes = {}
     for exported in load_exporter("coreml").export(student, PRECISIONS["coreml"], job):

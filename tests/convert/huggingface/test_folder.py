@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop
-from nanocap.bundle.manifest import DecodingDefaults
+from nanocap.bundle.manifest import SearchDefaults
 from nanocap.bundle.vocabulary import present
 from nanocap.cli import group
 from nanocap.convert.checkpoint import Checkpoint
@@ -142,7 +142,7 @@ def test_weights_that_caption_otherwise_are_refused(
     folder: Path, tmp_path: Path, checkpoint: Checkpoint, photos: list[Path]
 ) -> None:
     pixels = np.stack([load_image(photo, checkpoint.rule()) for photo in photos[:3]])
-    probe = checkpoint.probe(pixels, DecodingDefaults())
+    probe = checkpoint.probe(pixels, SearchDefaults())
     out = shutil.copytree(folder, tmp_path / "out")
     weights = load_file(folder / "model.safetensors")
     name = "decoder.transformer.h.0.crossattention.c_attn.weight"

@@ -7,8 +7,7 @@ import torch
 
 from nanocap.distill.data.tokenizer import END, SPECIALS
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.training.beam import beam_search
-from nanocap.distill.training.rollout import roll_out
+from nanocap.distill.training.rollout import beam_search, roll_out
 from nanocap.student import Student
 
 NEVER = [i for i in range(len(SPECIALS)) if i != END]
@@ -58,7 +57,9 @@ def test_scores_are_those_of_full_passes(
         for one in hypotheses:
             ids = list(one.ids)
             each = [probabilities(s, pixels[photo], ids[: longest - 1]) for s in students[:members]]
-            mean = torch.stack(each).mean(0).log()
+            mean = torch.stack(each).mean(0)
+            mean[0, END] = 0.0  # an empty caption is no answer
+            mean = (mean / mean.sum(-1, keepdim=True)).log()
             drawn = ids if len(ids) == longest else [*ids, END]
             total = sum(float(mean[place, piece]) for place, piece in enumerate(drawn))
             assert one.score == pytest.approx(total / len(drawn) ** penalty, abs=1e-4)

@@ -25,10 +25,11 @@ def student(recipe: Recipe) -> Student:
 
 @torch.no_grad()
 def logits_after(student: Student, visual_BNC: Tensor, row: list[int]) -> Tensor:
-    """Logits [V] of what follows `row`, from a full pass, what may not be drawn left out."""
+    """Logits [V] of what follows `row`, from a full pass, what may not be drawn left out: what is
+    no text, and an end before the first piece."""
     cross = student.decoder.cross(visual_BNC)
     logits = student.decoder(torch.tensor([[[3, 6, *row]]]), *cross)[0, 0, -1]
-    logits[[i for i in range(len(SPECIALS)) if i != END]] = float("-inf")
+    logits[[i for i in range(len(SPECIALS)) if i != END or not row]] = float("-inf")
     return logits
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.bundle.manifest import Artifact, Controls, DecodingDefaults, Golden, Manifest, TokenIds
+from nanocap.bundle.manifest import Artifact, Controls, Golden, Manifest, SearchDefaults, TokenIds
 from nanocap.bundle.writer import write_bundle
 from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
 from nanocap.convert.graphs.tracing import trace
@@ -49,7 +49,7 @@ def build(students: ModuleType, student: Student, folder: Path) -> Bundle:
         controls=Controls(
             quality={"high": 3, "medium": 4, "low": 5}, length={"any": 6, "short": 7, "long": 8}
         ),
-        decoding=DecodingDefaults(),
+        decoding=SearchDefaults(),
         artifacts=(
             Artifact(
                 *("onnx-fp32", "onnx", "fp32", dimensions.visual_tokens),
