@@ -23,7 +23,7 @@ from nanocap.convert.coreml.package import package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import Begin, compress, ml_program
 from nanocap.convert.exporters import Exported, Job, check_precisions
-from nanocap.convert.graphs.modules import NEW, state_tensors
+from nanocap.convert.graphs.modules import NEW, Sizes, state_tensors
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_exact, compare
@@ -68,7 +68,7 @@ def _package(student: Student, role: str, precision: str, job: Job) -> dict[str,
     program = ml_program(student, job.search, role, job.beams, half=half, budgets=job.tokens)
     weights = PALETTES[precision].weights(student) if precision in PALETTES else []
     package = package_files(compress(program, weights) if weights else program)
-    check_package(f"coreml {precision} {role}", package, *_shapes(student, job.beams)[role])
+    check_package(f"coreml {precision} {role}", package, *_shapes(student, job)[role])
     return package
 
 
@@ -85,21 +85,21 @@ def _pack(student: Student, precision: str, step: Mapping[str, bytes], job: Job)
             files[paths[f"{role}{part}"]] = packages[role][path]
     state = tuple(
         replace(tensor, type="float32" if tensor.type == "float32" else "int32")
-        for tensor in state_tensors(student, tokens)
+        for tensor in state_tensors(Sizes.of(student.dimensions), job.search)
     )
     beams = (job.beams, job.beams)
     return Exported(Artifact(name, "coreml", precision, tokens, paths, beams, state), files)
 
 
-def _shapes(student: Student, beams: int) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
+def _shapes(student: Student, job: Job) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Inputs and outputs of each role, for one photo."""
-    dimensions, axes = student.dimensions, {"images": 1, "beams": beams, "rows": beams}
-    tensors = state_tensors(student, dimensions.visual_tokens)
+    sizes, axes = Sizes.of(student.dimensions), {"images": 1, "beams": job.beams, "rows": job.beams}
+    tensors = state_tensors(sizes, job.search)
     state = {t.name: tuple(axes.get(size, size) for size in t.shape) for t in tensors}
-    given = dict.fromkeys(Begin.inputs, (1,))
-    given["pixels"] = (1, 3, dimensions.image_size, dimensions.image_size)
+    image = (1, 3, sizes.image_size, sizes.image_size)
+    given = {name: image if name == "pixels" else (1,) for name in Begin.inputs}
     moved = {f"{NEW}{t.name}": state[t.name] for t in tensors if not t.constant}
-    logits = {"logits": (1, beams, dimensions.vocabulary)}
+    logits = {"logits": (1, job.beams, job.search.vocabulary)}
     return {"begin": (given, state), "step": (state, moved | logits)}
 
 

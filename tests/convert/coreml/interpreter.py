@@ -23,7 +23,6 @@ from torch import Tensor
 from .interpreter_operators import OPERATORS
 from .interpreter_values import Values, as_kind, fits, kind_of, shape_of
 
-
 # What an output may be of, by the number that the file gives it.
 ARRAYS = {65568: np.float32, 131104: np.int32}
 
