@@ -53,8 +53,9 @@ class Loaded:
         threads."""
         if self._process != os.getpid():
             self._open()
-        tokens = self.bundle.manifest.tokens
-        return Searcher(self._engine, self.artifact.state, tokens.end, tokens.pad)
+        manifest = self.bundle.manifest
+        end, pad, longest = manifest.tokens.end, manifest.tokens.pad, manifest.sizes.max_tokens
+        return Searcher(self._engine, self.artifact.state, end, pad, longest)
 
 
 def one_a_core(threads: int) -> int:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import StateTensor
 from nanocap.errors import EngineError
 from nanocap.runtime.engines import Engine
-from nanocap.runtime.state import State, take
+from nanocap.runtime.state import State, fits, take
 
 NONE = -1e29  # scores below are of no hypothesis
+ENDLESS = "the model's search does not end; the bundle is damaged, get it again"
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,24 @@ class Searcher:
     Attributes:
         tensors: of the state.
         end, pad: ids that end a caption, and that stand where there is no piece.
+        longest: steps at most.
     """
 
     engine: Engine
     tensors: Sequence[StateTensor]
     end: int
     pad: int
+    longest: int
 
     def steps(self, pixels: npt.NDArray[np.uint8], options: Options) -> Iterator[State]:
         """The state after each step, for pixels [B, size, size, 3], until no image goes on."""
-        state = self.engine.begin(
-            pixels, options.beams, options.quality, options.length, options.length_penalty
-        )
-        while state["going"].any():
+        state = self._begin(pixels, options)
+        for _ in range(self.longest):
             state = self.engine.step(state)
             yield state
+            if not state["going"].any():
+                return
+        raise EngineError(ENDLESS)
 
     def search(
         self, pixels: npt.NDArray[np.uint8], options: Options
@@ -78,27 +82,35 @@ class Searcher:
         An image that is done leaves the batch.
 
         Raises:
-            EngineError: the model gave no numbers (NaN).
+            EngineError: the model gave no numbers (NaN), or not the state that the manifest lists.
         """
         found: list[tuple[Hypothesis, ...]] = [()] * len(pixels)
         images = np.arange(len(pixels))
-        state = self.engine.begin(
-            pixels, options.beams, options.quality, options.length, options.length_penalty
-        )
-        while images.size:
+        state = self._begin(pixels, options)
+        for _ in range(self.longest):
             state = self.engine.step(state)
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
-                for place in np.flatnonzero(~state["going"].astype(bool)):
+                for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
                     found[images[place]] = self._answers(state, place, options.n_best)
                 images = images[going]
-                state = take(state, self.tensors, going) if going.size else state
-        return found
+                if not images.size:
+                    return found
+                state = take(state, self.tensors, going)
+        raise EngineError(ENDLESS)
 
     def partial(self, state: State) -> tuple[int, ...]:
         """The pieces that one image's best beam has so far, of its only beam the final ones."""
         kind = "ids" if state["going"].any() else "answer_ids"
         return self._pieces(state[kind][0, 0])
+
+    def _begin(self, pixels: npt.NDArray[np.uint8], options: Options) -> State:
+        state = self.engine.begin(
+            pixels, options.beams, options.quality, options.length, options.length_penalty
+        )
+        if not fits(state, self.tensors, len(pixels), options.beams):
+            raise EngineError("the bundle's graphs do not fit its manifest, get the bundle again")
+        return state
 
     def _answers(self, state: State, place: int, most: int) -> tuple[Hypothesis, ...]:
         scores = state["answer_scores"][place, :most]

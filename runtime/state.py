@@ -14,6 +14,16 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
+def fits(state: State, tensors: Sequence[StateTensor], images: int, beams: int) -> bool:
+    """Whether a state of so many images and beams has the arrays and the shapes of `tensors`."""
+    axes = {"images": images, "beams": beams, "rows": images * beams}
+    return all(
+        each.name in state
+        and state[each.name].shape == tuple(axes.get(str(size), size) for size in each.shape)
+        for each in tensors
+    )
+
+
 def take(state: State, tensors: Sequence[StateTensor], images: Ints) -> State:
     """The state of some of the images, in the order of `images`, int64 [B']."""
     beams = state["tokens"].shape[1]

@@ -11,19 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nanocap.image.image import load_rgb
-
 SMALLEST_AREA = 0.6  # of the photo that a crop keeps
 LOG_ASPECT = math.log(4 / 3)  # a crop is stretched by at most this, either way
-
-
-def decode(data: bytes) -> Image.Image:
-    """An encoded photo as the runtime sees it: upright, RGB, alpha over white.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    return load_rgb(data)
 
 
 def squash(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -97,16 +97,21 @@ class CaptionTable:
         return rows
 
 
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of ids as one table, int64 [rows, T]."""
+    table = torch.full((len(rows), max(map(len, rows))), PAD, dtype=torch.int64)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = torch.tensor(row)
+    return table
+
+
 def pack(rows: Sequence[Sequence[int]], image: Sequence[int]) -> Captions:
     """Rows `[quality, length, pieces..., end]` to inputs and shifted targets, padded.
 
     The logits at the last control token predict the first piece; the control tokens themselves
     are never asked for.
     """
-    longest = max(map(len, rows))
-    table = torch.full((len(rows), longest), PAD, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        table[index, : len(row)] = torch.tensor(row)
+    table = padded(rows)
     targets = table[:, 1:].clone()
     targets[:, : PREFIX - 1] = PAD
     return Captions(table[:, :-1], targets, torch.tensor(image))

@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +24,13 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from nanocap.distill.data import tokenizer as pieces
-from nanocap.distill.data.augment import decode
 from nanocap.distill.data.rows import CAPTIONS, cell, has, texts
 from nanocap.distill.data.sources import Example, read_source, set_aside
 from nanocap.distill.recipes.earlier_runs import NOTHING, Earlier
 from nanocap.distill.recipes.recipe import OF_ROW, Data, Recipe
 from nanocap.distill.recipes.records import chosen
 from nanocap.errors import DataError, ImageError
+from nanocap.image.image import load_rgb
 from nanocap.progress import tracked
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
@@ -60,12 +60,12 @@ class Corpus:
         try:
             # not `splitlines`, for which a key may hold the end of a line
             lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-            self.rows = [_row(json.loads(line)) for line in lines if line]
+            rows = [json.loads(line) for line in lines if line]
+            self.rows = [Row(**{**row, "captions": tuple(row["captions"])}) for row in rows]
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
-            raise DataError(
-                f"{folder}: not a prepared corpus; delete it and start again"
-            ) from error
+            refusal = f"{folder}: not a prepared corpus; delete it and start again"
+            raise DataError(refusal) from error
 
     @cached_property
     def _photos(self) -> mmap.mmap:
@@ -75,7 +75,7 @@ class Corpus:
     def photo(self, index: int) -> Image.Image:
         """The RGB photo of row `index`."""
         row = self.rows[index]
-        return decode(self._photos[row.offset : row.offset + row.bytes])
+        return load_rgb(self._photos[row.offset : row.offset + row.bytes])
 
     def training(self) -> list[int]:
         """Rows to train on."""
@@ -93,11 +93,7 @@ class Corpus:
 
 
 def prepare(
-    recipe: Recipe,
-    root: Path,
-    cache: Path,
-    tokenizer: str = "",
-    before: Earlier = NOTHING,
+    recipe: Recipe, root: Path, cache: Path, tokenizer: str = "", before: Earlier = NOTHING
 ) -> Corpus:
     """The corpus of a recipe below `cache`: opened if it is there, else built, whole or not at all.
 
@@ -170,11 +166,10 @@ def _write_photos(data: Data, root: Path, folder: Path, before: Earlier) -> list
                 if photo is None or not captioned:
                     unreadable += 1
                     continue
-                photos.write(photo)
-                place = (offset, len(photo))
+                place = (offset, photos.write(photo))
                 row = Row(example.key, source.name, captioned, *place, False, example.quality)
                 rows.append(row)
-                offset += len(photo)
+                offset += row.bytes
             aside = set_aside([row.key for row in rows], source.aside)
             for row in rows:
                 row = dataclasses.replace(row, aside=row.key in aside)
@@ -188,7 +183,7 @@ def _write_photos(data: Data, root: Path, folder: Path, before: Earlier) -> list
 def _storable(example: Example) -> bytes | None:
     """The photo's bytes, re-encoded only where it is larger than training needs; None if broken."""
     try:
-        image = decode(example.image)
+        image = load_rgb(example.image)
     except ImageError:
         return None
     if min(image.size) <= LARGEST_SIDE:
@@ -214,9 +209,3 @@ def _extra_text(data: Data, root: Path) -> Iterator[str]:
                     yield from filter(None, map(pieces.normalize, texts(cell(row, CAPTIONS))))
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path}: not JSON lines with captions ({error})") from error
-
-
-def _row(values: dict[str, object]) -> Row:
-    captions = values.pop("captions")
-    assert isinstance(captions, Sequence)
-    return Row(captions=tuple(captions), **values)  # type: ignore[arg-type]

@@ -86,12 +86,7 @@ class Maps:
     from_maps = True
 
     def __init__(
-        self,
-        corpus: Corpus,
-        schedule: Schedule,
-        student: Student,
-        views: int,
-        cache: Path,
+        self, corpus: Corpus, schedule: Schedule, student: Student, views: int, cache: Path
     ):
         self.schedule, self.views = schedule, max(1, views)
         trunk = hashlib.sha256()

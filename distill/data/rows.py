@@ -25,15 +25,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Captioned:
-    """A line of a file of captions.
+    """A line of a file of captions."""
 
-    Attributes:
-        name: of the photo: a key, or a path.
-        texts: best first, each on one line; one that is empty stays.
-    """
-
-    name: str
-    texts: tuple[str, ...]
+    name: str  # of the photo: a key, or a path
+    texts: tuple[str, ...]  # best first, each on one line; one that is empty stays
 
 
 def names_of(column: str) -> tuple[str, ...]:

@@ -28,18 +28,13 @@ TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 @dataclass(frozen=True)
 class Example:
-    """A photo as it was encoded, and its captions as they were written.
-
-    Attributes:
-        quality: that the row itself names; empty unless the source asks for it.
-        path: of the photo in its source, as others may call it; empty where that is its key.
-    """
+    """A photo as it was encoded, and its captions as they were written."""
 
     key: str
     image: bytes
     captions: tuple[str, ...]
-    quality: str = ""
-    path: str = ""
+    quality: str = ""  # that the row itself names; empty unless the source asks for it
+    path: str = ""  # of the photo in its source, as others may call it; empty where that is its key
 
 
 Rejected = Callable[[str, str], None]  # told the key of a row that cannot be used, and why
@@ -94,7 +89,7 @@ def read_source(source: Source, root: Path, rejected: Rejected | None = None) ->
         if count == source.limit:
             return
     if not count:
-        raise DataError(f"source {source.name!r}: no photo with a caption in it")
+        raise _refusal(source, "no photo with a caption in it")
 
 
 def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
@@ -105,7 +100,7 @@ def _read(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Exa
     except NanocapError:
         raise
     except Exception as error:  # the library raises many kinds, down to those of its parsers
-        raise DataError(f"source {source.name!r}: cannot be read ({_first_line(error)})") from error
+        raise _refusal(source, f"cannot be read ({_first_line(error)})") from error
 
 
 def set_aside(keys: list[str], count: int) -> set[str]:
@@ -124,6 +119,15 @@ def _load(*args: Any, **kwargs: Any) -> Any:
         raise DataError(f"data set {args[0]}: cannot be read ({_first_line(error)})") from error
 
 
+def _refusal(source: Source, text: str) -> DataError:
+    return DataError(f"source {source.name!r}: {text}")
+
+
+def _need(source: Source, row: Mapping[str, Any], column: str, where: object) -> None:
+    if not has(row, column):
+        raise _refusal(source, f"{where} has no {column!r}; it has {', '.join(row)}")
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -131,11 +135,8 @@ def _first_line(error: Exception) -> str:
 def _captions(source: Source, row: Mapping[str, Any], where: object) -> tuple[str, ...]:
     """The texts of the columns that the recipe names, such as `caption_0,caption_1`."""
     columns = [name.strip() for name in source.captions.split(",")]
-    missing = [name for name in columns if not has(row, name)]
-    if missing:
-        raise DataError(
-            f"source {source.name!r}: {where} has no {missing[0]!r}; it has {', '.join(row)}"
-        )
+    for name in columns:
+        _need(source, row, name, where)
     return tuple(text for name in columns for text in texts(cell(row, name)))
 
 
@@ -145,17 +146,15 @@ def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
         return ""
     found = row.get("quality")
     if found not in QUALITIES:
-        raise DataError(
-            f"source {source.name!r}: {where} has the quality {found!r}, not one of"
-            f" {', '.join(QUALITIES)}; only rows of nanocap label have one of their own"
-        )
+        only = f"{', '.join(QUALITIES)}; only rows of nanocap label have one of their own"
+        raise _refusal(source, f"{where} has the quality {found!r}, not one of {only}")
     return str(found)
 
 
 def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     files = sorted(glob.glob(source.shards, root_dir=root))
     if not files:
-        raise DataError(f"source {source.name!r}: no file matches {root / source.shards}")
+        raise _refusal(source, f"no file matches {root / source.shards}")
     found = 0
     for file in files:
         store = TarStore(root / file)
@@ -163,12 +162,12 @@ def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Itera
             found += 1
             yield example
     if not found:
-        raise DataError(f"source {source.name!r}: its shards need an image and a .json a sample")
+        raise _refusal(source, "its shards need an image and a .json a sample")
 
 
 def _read_folder(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:
     if not (root / source.folder).is_dir():
-        raise DataError(f"source {source.name!r}: {root / source.folder} is no folder")
+        raise _refusal(source, f"{root / source.folder} is no folder")
     store = FolderStore(root / source.folder)
     yield from _of_store(source, store, distinct(store.keys, store.suffixes), rejected)
 
@@ -187,7 +186,7 @@ def _of_store(
             image = sample.files[sample.field]()
         except OSError as error:
             if rejected is None:
-                raise DataError(f"source {source.name!r}: {sample.path} cannot be read") from error
+                raise _refusal(source, f"{sample.path} cannot be read") from error
             rejected(key, "its photo cannot be read")
             continue
         yield Example(key, image, captions, quality, sample.path)
@@ -197,9 +196,8 @@ def _beside(source: Source, sample: Sample) -> Mapping[str, Any] | None:
     try:
         return sample.texts()
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"source {source.name!r}: {sample.key}{_kind(sample)} cannot be read ({error})"
-        ) from error
+        file = f"{sample.key}{_kind(sample)}"
+        raise _refusal(source, f"{file} cannot be read ({error})") from error
 
 
 def _kind(sample: Sample) -> str:
@@ -210,12 +208,9 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
     path = root / source.table
     kind = TABLE_FORMATS.get(path.suffix.lower())
     if kind is None or not path.is_file():
-        raise DataError(f"source {source.name!r}: {path} is no .jsonl or .parquet file")
+        raise _refusal(source, f"{path} is no .jsonl or .parquet file")
     for row in _rows(kind, path):
-        if not has(row, source.image):
-            raise DataError(
-                f"source {source.name!r}: {path} has no {source.image!r}; it has {', '.join(row)}"
-            )
+        _need(source, row, source.image, path)
         captions, quality = _captions(source, row, path), _quality(source, row, path)
         photo = cell(row, source.image)
         if isinstance(photo, Mapping) and isinstance(photo.get("bytes"), bytes):
@@ -229,7 +224,7 @@ def _read_table(source: Source, root: Path, rejected: Rejected | None) -> Iterat
         except (OSError, ValueError) as error:  # ValueError: a path with a null byte
             file = path.parent / str(photo)
             if rejected is None:
-                raise DataError(f"source {source.name!r}: {file} cannot be read") from error
+                raise _refusal(source, f"{file} cannot be read") from error
             rejected(str(photo), f"its photo cannot be read: {file}")
 
 
@@ -258,7 +253,7 @@ def _read_hub(source: Source, root: Path, rejected: Rejected | None) -> Iterator
 
     rows = _load(source.hub, source.hub_config or None, split=source.split)
     if source.image not in (rows.features or {}):
-        raise DataError(f"source {source.name!r}: {source.hub} has no column {source.image!r}")
+        raise _refusal(source, f"{source.hub} has no column {source.image!r}")
     rows = rows.cast_column(source.image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
         data = row[source.image]["bytes"] or Path(row[source.image]["path"]).read_bytes()

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanocap.distill.data.tokenizer import normalize
-from nanocap.distill.labelling.lengths import MOST_CHARACTERS, shortened
 
 TEACHER, ORIGINAL, FUSED = "teacher", "original", "fused"
 DIGITS = 4  # of a figure in the log
+MOST_WORDS = 100  # a long caption of a long target has 60 to 70
+MOST_CHARACTERS = 2000  # however few the words
+TOO_LONG = f"no whole sentence within {MOST_WORDS} words"
+SHOWN = 80  # characters of a refused text in the log
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption that is considered for a photo. What is not known is None.
-
-    Attributes:
-        origin: `teacher` proposed it, the photo came with it (`original`), or it was `fused`.
-        teacher: who proposed it; of a fused one, whose sentence was filled in.
-        score: what its teacher thinks of it, comparable within one teacher.
-        agreement: mean CIDEr-D against all other proposals, from 0 to 10.
-        match: the scorer's cosine with the photo.
-        line_up: share of captions of other scenes that fit the photo worse, by the scorer.
-        rank: mean share of the other candidates that it beats, over what is known of both.
-        support: share of what it states that others confirm.
-        confirmed: whether somebody who does not depend on its teacher (another teacher, the photo's
-            own text) names an object of it, or a detector sees one; None where nobody was there.
-        level: of quality, one of the recipe's.
-        notes: what was changed to make it.
-        dropped: why it is not kept; empty where it is.
-    """
+    """A caption that is considered for a photo. What is not known is None."""
 
     text: str
-    origin: str = TEACHER
-    teacher: str = ""
-    score: float | None = None
-    agreement: float | None = None
-    match: float | None = None
-    line_up: float | None = None
-    rank: float | None = None
-    support: float | None = None
+    origin: str = TEACHER  # `teacher`; `original`, the photo came with it; or `fused` of both
+    teacher: str = ""  # who proposed it; of a fused one, whose sentence was filled in
+    score: float | None = None  # what its teacher thinks of it, comparable within one teacher
+    agreement: float | None = None  # mean CIDEr-D against all other proposals, from 0 to 10
+    match: float | None = None  # the scorer's cosine with the photo
+    line_up: float | None = None  # share of captions of other scenes that fit worse, by the scorer
+    rank: float | None = None  # mean share of the others that it beats, over what is known of both
+    support: float | None = None  # share of what it states that others confirm
+    # Whether somebody who does not depend on its teacher (another teacher, the photo's own text)
+    # names an object of it, or a detector sees one; None where nobody was there.
     confirmed: bool | None = None
-    level: str = ""
-    notes: tuple[str, ...] = ()
-    dropped: str = ""
+    level: str = ""  # of quality, one of the recipe's
+    notes: tuple[str, ...] = ()  # what was changed to make it
+    dropped: str = ""  # why it is not kept; empty where it is
 
     @property
     def words(self) -> str:
@@ -65,35 +55,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a detector found in a photo, by the names of the fact lexicon.
+    """What a detector found in a photo, by the names of the fact lexicon."""
 
-    Attributes:
-        seen: objects that it is sure of.
-        absent: objects that it knows and does not even suspect.
-    """
-
-    seen: frozenset[str] = frozenset()
-    absent: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()  # objects that it is sure of
+    absent: frozenset[str] = frozenset()  # objects that it knows and does not even suspect
 
 
 @dataclass(frozen=True)
 class Decision:
-    """All about one photo's captions. Each stage returns a copy with more filled in.
-
-    Attributes:
-        originals: the texts that the photo came with.
-        candidates: best first once they are ranked; those that were dropped stay.
-        sight: None where no detector was asked.
-        level: of the row's captions; empty until they are graded.
-        left_out: why the photo has no row; empty where it has one.
-    """
+    """All about one photo's captions. Each stage returns a copy with more filled in."""
 
     key: str
-    originals: tuple[str, ...] = ()
-    candidates: tuple[Candidate, ...] = ()
-    sight: Sight | None = None
-    level: str = ""
-    left_out: str = ""
+    originals: tuple[str, ...] = ()  # the texts that the photo came with
+    candidates: tuple[Candidate, ...] = ()  # best first once ranked; those that were dropped stay
+    sight: Sight | None = None  # None where no detector was asked
+    level: str = ""  # of the row's captions; empty until they are graded
+    left_out: str = ""  # why the photo has no row; empty where it has one
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
@@ -136,3 +113,26 @@ class Decision:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
+
+
+def whole_sentences(text: str) -> str:
+    """The text on one line, cut to the whole sentences that fit; empty where not one does.
+
+    Half a sentence would teach half a sentence, so one that is too long is refused, not cut.
+    """
+    # cut before anything else: a text of megabytes costs no more than a long one; and JSON can
+    # spell halves of characters, which nothing behind this could write
+    begun = text[: 4 * MOST_CHARACTERS].encode("utf-8", "replace").decode()
+    words = begun.split()
+    plain = " ".join(words)
+    if len(words) <= MOST_WORDS and len(plain) <= MOST_CHARACTERS and len(begun) == len(text):
+        return plain
+    fits = " ".join(words[:MOST_WORDS])[:MOST_CHARACTERS]
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s)", fits + " ")]
+    return fits[: ends[-1]] if ends else ""
+
+
+def shortened(text: str, most: int = SHOWN) -> str:
+    """The beginning of a text, for the log."""
+    begun = " ".join(text[:most].encode("utf-8", "replace").decode().split())
+    return begun if len(text) <= most else f"{begun}..."

@@ -16,13 +16,12 @@ from itertools import islice
 
 from PIL import Image
 
-from nanocap.distill.labelling.clock import Clock
 from nanocap.distill.labelling.decision import Decision
-from nanocap.distill.labelling.panel import Panel
+from nanocap.distill.labelling.panel import Clock, Panel
 from nanocap.distill.labelling.photos import Opened, Photo, open_photo
-from nanocap.distill.labelling.propose import propose
+from nanocap.distill.labelling.plan import Labelled, Task
+from nanocap.distill.labelling.proposals import propose
 from nanocap.distill.labelling.shards import LabelShard
-from nanocap.distill.labelling.task import Labelled, Task
 
 AHEAD = 3  # batches that are decoded before the teacher asks for them
 BEHIND = 4  # batches that may wait to be judged
@@ -53,18 +52,12 @@ def label(
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos that the teachers see at once.
+    """Photos that the teachers see at once."""
 
-    Attributes:
-        index: the file of labels that they belong to.
-        last: no more belong to it.
-        seconds: that reading and decoding them took.
-    """
-
-    index: int
+    index: int  # the file of labels that they belong to
     opened: tuple[Opened, ...]
-    last: bool
-    seconds: float
+    last: bool  # no more belong to it
+    seconds: float  # that reading and decoding them took
 
     @property
     def readable(self) -> list[tuple[Photo, Image.Image]]:
@@ -73,11 +66,7 @@ class Batch:
 
 
 class Engine:
-    """The threads that label, and what goes between them.
-
-    Args:
-        step: told how many more photos are done.
-    """
+    """The threads that label; `step` is told how many more photos are done."""
 
     def __init__(self, task: Task, panel: Panel, step: Callable[[int], None] = lambda count: None):
         self.task, self.panel, self.step = task, panel, step

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from nanocap.distill.data.augment import decode
 from nanocap.distill.data.keys import distinct
 from nanocap.distill.data.rows import cell, texts
 from nanocap.distill.data.stores import Sample, Store, open_store
 from nanocap.errors import DataError, ImageError
 from nanocap.image.formats import open_image
+from nanocap.image.image import load_rgb
 
 STORED = {"JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "PNG": "png"}  # suffix by format
 LOSSY = ("HEIF", "AVIF", "JPEG2000")  # formats of photos that a JPEG does justice
@@ -27,18 +27,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as it is stored.
-
-    Attributes:
-        data: encoded; empty where the sample has no image.
-        originals: texts that it came with.
-        broken: why it cannot be used; empty where it can.
-    """
+    """A photo as it is stored."""
 
     key: str
-    data: bytes
-    originals: tuple[str, ...] = ()
-    broken: str = ""
+    data: bytes  # encoded; empty where the sample has no image
+    originals: tuple[str, ...] = ()  # texts that it came with
+    broken: str = ""  # why it cannot be used; empty where it can
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ def open_photo(photo: Photo) -> Opened:
     if photo.broken or not photo.data:
         return Opened(photo, reason=photo.broken or "has no image")
     try:
-        image = decode(photo.data)
+        image = load_rgb(photo.data)
         with open_image(io.BytesIO(photo.data), photo.key) as stored:
             format = stored.format or ""
     except ImageError as error:
@@ -144,14 +138,9 @@ def open_photo(photo: Photo) -> Opened:
         return Opened(photo, reason=f"is no photo that can be read ({detail})")
     if format in STORED:
         return Opened(photo, STORED[format], image)
-    suffix, data = _encoded(image, format in LOSSY)
-    return Opened(replace(photo, data=data), suffix, image)
-
-
-def _encoded(image: Image.Image, lossy: bool) -> tuple[str, bytes]:
-    buffer = io.BytesIO()
+    buffer, lossy = io.BytesIO(), format in LOSSY
     if lossy:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        return "jpg", buffer.getvalue()
-    image.save(buffer, "PNG")
-    return "png", buffer.getvalue()
+    else:
+        image.save(buffer, "PNG")
+    return Opened(replace(photo, data=buffer.getvalue()), "jpg" if lossy else "png", image)

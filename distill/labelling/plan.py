@@ -1,23 +1,52 @@
-"""The plan of a folder of labels, which every run into it must share, and its manifest."""
+"""The plan of a labelling: options, photos, the folder for the labels, and its manifest."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanocap import __version__
 from nanocap.distill.data.digest import file_digest
-from nanocap.distill.labelling.options import Options
 from nanocap.distill.labelling.photos import PhotoShards
+from nanocap.distill.labelling.shards import ROWS, finished
 from nanocap.distill.teachers import KeyedTeacher, Teacher
-from nanocap.errors import DataError
+from nanocap.errors import DataError, OptionError
 
+MOST_PARTS = 4096
 PLAN, MANIFEST = "plan.json", "manifest.json"
 SHOWN = 60  # characters of a value in an error
+
+
+@dataclass(frozen=True)
+class Options:
+    """How photos are labelled.
+
+    Raises:
+        OptionError: a value is outside what it may be.
+    """
+
+    captions: int = 5  # at most so many that a teacher proposes for a photo, and that a row keeps
+    batch: int = 64  # photos that a teacher sees at once
+    shard: int = 1024  # photos a file; what a killed run may have to do again
+    format: str = "tar"  # of the files: `tar` (WebDataset) or `parquet`
+    # keys of a photo's `.json` with the text it came with, commas between; "" leaves it alone
+    original: str = "captions"
+    part: tuple[int, int] = (1, 1)  # (i, n): only every n-th file, from the i-th on
+
+    def __post_init__(self) -> None:
+        for name in ("captions", "batch", "shard"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.format not in ROWS:
+            raise OptionError(f"format {self.format!r} is not one of {', '.join(ROWS)}")
+        one, parts = self.part
+        if not 1 <= one <= parts <= MOST_PARTS:
+            raise OptionError(f"part {one}/{parts}: must be from 1/N to N/N, such as 2/8")
 
 
 def make_plan(
@@ -127,11 +156,7 @@ def write_manifest(out: Path, summaries: Sequence[Mapping[str, Any] | None]) -> 
             if summary is not None
         ],
     }
-    path = out / MANIFEST
-    try:
-        _write(path, manifest)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    _write(out / MANIFEST, manifest)
     return manifest
 
 
@@ -166,6 +191,57 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     try:
         partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        raise
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a folder of labels holds after a run."""
+
+    left_out: Mapping[str, str]  # why, by key, for every photo without a row
+    manifest: Mapping[str, Any]  # as it was written
+
+
+@dataclass(frozen=True)
+class Task:
+    """Photos that are to be labelled into the folder `out`, so many a file."""
+
+    photos: PhotoShards
+    out: Path
+    options: Options = Options()
+
+    @property
+    def files(self) -> int:
+        """How many files of labels there will be."""
+        return -(-len(self.photos) // self.options.shard)
+
+    @property
+    def ours(self) -> range:
+        """The indices of the files of labels that are our part."""
+        return range(self.options.part[0] - 1, self.files, self.options.part[1])
+
+    def size_of(self, index: int) -> int:
+        """Photos of a file of labels."""
+        return min(self.options.shard, len(self.photos) - index * self.options.shard)
+
+    def unfinished(self, skip: Callable[[int], None] = lambda count: None) -> list[int]:
+        """Our files that are still to be made; `skip` is told of the photos of the others."""
+        todo = []
+        for index in self.ours:
+            if finished(self.out, index, self.options.format):
+                skip(self.size_of(index))
+            else:
+                todo.append(index)
+        return todo
+
+    def conclude(self) -> Labelled:
+        """Write the manifest of what is there, and say what was left out of our files."""
+        summaries = [finished(self.out, index, self.options.format) for index in range(self.files)]
+        left_out = {
+            key: reason
+            for index in self.ours
+            for key, reason in ((summaries[index] or {}).get("left_out", {})).items()
+        }
+        return Labelled(left_out, write_manifest(self.out, summaries))

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from nanocap.distill.labelling.engine import Engine
-from nanocap.distill.labelling.order import Order
-from nanocap.distill.labelling.panel import Panel
-from nanocap.distill.labelling.task import Labelled, Task
+from nanocap.distill.labelling.panel import Order, Panel
+from nanocap.distill.labelling.plan import Labelled, Task
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 
 INDEX, PHOTOS, REASON = "index", "photos", "reason"  # columns

@@ -14,25 +14,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nanocap.distill.labelling.decision import Decision
 from nanocap.distill.labelling.photos import Photo
 from nanocap.errors import DataError
 
 DECISIONS, SUMMARY = "decisions.jsonl", "json"
-
-
-class Rows(Protocol):
-    """A file of labels of some format, open for writing."""
-
-    def add(self, photo: Photo, suffix: str, decision: Decision) -> None:
-        """One row more."""
-        ...
-
-    def close(self) -> None:
-        """All rows are there."""
-        ...
 
 
 class TarRows:
@@ -87,9 +75,7 @@ class ParquetRows:
         self._file.close()
 
 
-def open_rows(format: str, path: Path) -> Rows:
-    """A new file of a format (see `nanocap.distill.labelling.options.FORMATS`)."""
-    return ParquetRows(path) if format == "parquet" else TarRows(path)
+ROWS: dict[str, type[TarRows | ParquetRows]] = {"tar": TarRows, "parquet": ParquetRows}  # by format
 
 
 class LabelShard:
@@ -113,7 +99,7 @@ class LabelShard:
         self._left_out: dict[str, str] = {}
         self._log: list[str] = []
         try:
-            self._rows = open_rows(format, self._partial(self.path))
+            self._rows = ROWS[format](self._partial(self.path))
         except OSError as error:
             raise self._refused(error) from error
 

@@ -22,19 +22,12 @@ ATTENTION, MLP = "attention", "mlp"
 
 @dataclass(frozen=True)
 class Site:
-    """Channels between two linear layers, by their names in the student.
+    """Channels between two linear layers, by their names in the student."""
 
-    Attributes:
-        maker: its outputs are the channels.
-        reader: its inputs are; of keys a query, whose outputs meet them.
-        heads: among which the channels are divided; 1 in an MLP.
-        keys: whether the channels are those of keys.
-    """
-
-    maker: str
-    reader: str
-    heads: int
-    keys: bool = False
+    maker: str  # its outputs are the channels
+    reader: str  # its inputs are; of keys a query, whose outputs meet them
+    heads: int  # among which the channels are divided; 1 in an MLP
+    keys: bool = False  # whether the channels are those of keys
 
     @property
     def masked(self) -> str:
@@ -55,17 +48,12 @@ class Axis:
     """Sites whose heads all keep equally many channels.
 
     A unit of it is one channel of every head of every site: the best of each, the second, ...
-
-    Attributes:
-        kind: `ATTENTION` or `MLP`; importance is comparable within a kind.
-        channels: of a head.
-        cost: parameters of a unit.
     """
 
-    kind: str
+    kind: str  # `ATTENTION` or `MLP`; importance is comparable within a kind
     sites: tuple[Site, ...]
-    channels: int
-    cost: int
+    channels: int  # of a head
+    cost: int  # parameters of a unit
 
 
 def find_axes(dimensions: Dimensions) -> list[Axis]:

@@ -52,10 +52,6 @@ def prune_file(path: Path, keep: float) -> tuple[Student, dict[str, str], int]:
 
 def _size(state: Mapping[str, Tensor], tensors: tuple[tuple[str, int], ...]) -> Tensor:
     """Root of the sum of squares of all weights that hold a channel, [channels]."""
-    squares = [
-        state[name].double().square().movedim(axis, 0).flatten(1).sum(1)
-        if state[name].dim() > 1
-        else state[name].double().square()
-        for name, axis in tensors
-    ]
+    by_channel = [state[name].double().movedim(axis, 0) for name, axis in tensors]
+    squares = [tensor.square().reshape(len(tensor), -1).sum(1) for tensor in by_channel]
     return torch.stack(squares).sum(0).sqrt()

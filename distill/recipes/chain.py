@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from nanocap.distill.data.corpus import prepare
 from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling import Options, label
-from nanocap.distill.labelling.order import Order
+from nanocap.distill.labelling.panel import Order
 from nanocap.distill.recipes.earlier_runs import Earlier, mentioned
 from nanocap.distill.recipes.recipe import Before, Recipe, load_recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
@@ -27,17 +27,12 @@ FOLDER = "before"  # below the run's own
 
 @dataclass(frozen=True)
 class Chain:
-    """A run and the runs before it.
-
-    Attributes:
-        data: folder that shards are relative to, instead of each recipe's own root.
-        cache: of prepared photos and maps, one for all runs.
-    """
+    """A run and the runs before it."""
 
     recipe: Path
     out: Path
-    cache: Path
-    data: Path | None = None
+    cache: Path  # of prepared photos and maps, one for all runs
+    data: Path | None = None  # folder that shards are relative to, instead of a recipe's own root
 
     def make(self, accelerator: Accelerator) -> Path:
         """Do all that is not done yet, in order; returns the path of the finished student.
@@ -98,10 +93,9 @@ class Chain:
                     raise RecipeError(f"{self.recipe}: before:{needed.name}: {error}") from error
         names = {needed.name for needed in recipe.before}
         for name in (name for text in _texts(recipe) for name in mentioned(text)):
-            if name in names:
-                continue
-            known = ", ".join(sorted(names)) or "nothing"
-            raise RecipeError(f"{self.recipe}: before:{name} is not made here; made is {known}")
+            if name not in names:
+                known = ", ".join(sorted(names)) or "nothing"
+                raise RecipeError(f"{self.recipe}: before:{name} is not made here; made is {known}")
         return recipe
 
     def _earlier(self, needed: Before) -> Chain:
@@ -128,8 +122,7 @@ class Chain:
             adapt=self._file(needed.adapt) if needed.adapt else None,
         )
         task = order.task()
-        text = f"labelling {needed.name}"
-        with progress(text, len(task.photos)) as part:
+        with progress(f"labelling {needed.name}", len(task.photos)) as part:
             labelled = label(task, order.panel(task.photos), part.step, part.skip)
         if not labelled.manifest["rows"]:
             raise DataError(f"{order.out}: no photo could be labelled")
@@ -137,15 +130,6 @@ class Chain:
 
 def _texts(recipe: Recipe) -> list[str]:
     """Wherever a recipe may mention what was made before it."""
-    of_labels: list[str] = []
-    for needed in recipe.before:
-        of_labels += [*needed.teachers, *needed.images, needed.adapt]
-    shards = [source.shards for source in recipe.data.sources]
-    return [
-        *of_labels,
-        *shards,
-        *recipe.teachers,
-        recipe.start,
-        recipe.scorer,
-        recipe.data.tokenizer,
-    ]
+    labels = (text for one in recipe.before for text in (*one.teachers, *one.images, one.adapt))
+    shards = (source.shards for source in recipe.data.sources)
+    return [*labels, *shards, *recipe.teachers, recipe.start, recipe.scorer, recipe.data.tokenizer]

@@ -52,13 +52,9 @@ evaluate = {evaluate}  # steps between evaluations on the held-out photos
 
 @dataclass(frozen=True)
 class Size:
-    """What so many photos can carry.
+    """What so many photos can carry."""
 
-    Attributes:
-        most: photos; of the first size that holds them all the rest is taken.
-    """
-
-    most: float
+    most: float  # photos; of the first size that holds them all the rest is taken
     preset: str
     steps: int
     batch: int
@@ -74,19 +70,14 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Draft:
-    """A recipe that was written, and what it is made from.
+    """A recipe that was written, and what it is made from."""
 
-    Attributes:
-        recipe: its file. found: the table, the shards or the folder with the captions.
-        photos: with captions. left_out: others, why by key.
-    """
-
-    recipe: Path
+    recipe: Path  # its file
     out: Path
-    found: str
-    photos: int
+    found: str  # the table, the shards or the folder with the captions
+    photos: int  # with captions
     captions: int
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # the other photos: why, by key
 
     @property
     def command(self) -> str:
@@ -115,7 +106,7 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
             texts += filter(None, map(pieces.normalize, example.captions))
             counts.append(len(example.captions))
     except DataError as error:
-        if texts or not _without_captions(source, left_out):
+        if texts or not (source.folder and left_out):
             raise
         raise DataError(
             f"{folder}: none of its {len(left_out)} photos has a caption: write captions.jsonl"
@@ -131,10 +122,6 @@ def draft_recipe(folder: Path, path: Path) -> Draft:
     except (OSError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: cannot be written ({error})") from error
     return draft
-
-
-def _without_captions(source: Source, left_out: dict[str, str]) -> bool:
-    return bool(source.folder) and bool(left_out)
 
 
 def _where(source: Source) -> tuple[str, str]:

@@ -176,71 +176,62 @@ def check(recipe: Recipe) -> None:
     """
     recipe.dimensions()
     for place, needed in enumerate(recipe.before):
+        at = f"before[{place}]"
         if bool(needed.recipe) == bool(needed.teachers):
-            raise RecipeError(f"before[{place}] needs exactly one of recipe, teachers")
+            raise RecipeError(f"{at} needs exactly one of recipe, teachers")
         if bool(needed.teachers) != bool(needed.images):
-            raise RecipeError(f"before[{place}]: `images` are what `teachers` label")
-        if not NAME.fullmatch(needed.name) or needed.name in {
-            other.name for other in recipe.before[:place]
-        }:
-            raise RecipeError(
-                f"before[{place}]: the name {needed.name!r} must be its own, of a-z, 0-9, '-'"
-            )
+            raise RecipeError(f"{at}: `images` are what `teachers` label")
+        others = {other.name for other in recipe.before[:place]}
+        if not NAME.fullmatch(needed.name) or needed.name in others:
+            raise RecipeError(f"{at}: the name {needed.name!r} must be its own, of a-z, 0-9, '-'")
     names = [source.name for source in recipe.data.sources]
     for source in recipe.data.sources:
+        at = f"source {source.name!r}"
         if sum(map(bool, (source.shards, source.table, source.folder, source.hub))) != 1:
-            raise RecipeError(
-                f"source {source.name!r} needs exactly one of shards, table, folder, hub"
-            )
+            raise RecipeError(f"{at} needs exactly one of shards, table, folder, hub")
         if names.count(source.name) > 1:
             raise RecipeError(f"two sources are named {source.name!r}")
         if source.quality not in (*QUALITIES, OF_ROW):
-            raise RecipeError(
-                f"source {source.name!r}: quality {source.quality!r} is not one of "
-                f"{', '.join(QUALITIES)}, {OF_ROW}"
-            )
+            known = ", ".join((*QUALITIES, OF_ROW))
+            raise RecipeError(f"{at}: quality {source.quality!r} is not one of {known}")
         try:
             re.compile(source.drop)
         except re.error as error:
-            raise RecipeError(
-                f"source {source.name!r}: drop {source.drop!r} is no regular expression ({error})"
-            ) from error
+            what = f"drop {source.drop!r} is no regular expression ({error})"
+            raise RecipeError(f"{at}: {what}") from error
     for index, stage in enumerate(recipe.stages):
+        at = f"stages[{index}]"
         for name in AT_LEAST_ONE:
             if getattr(stage, name) < 1:
-                raise RecipeError(f"stages[{index}].{name} must be at least 1, not 0")
+                raise RecipeError(f"{at}.{name} must be at least 1, not 0")
         if not 0 < stage.keep <= 1:
-            raise RecipeError(
-                f"stages[{index}].keep is a share above 0 and at most 1, not {stage.keep:g}"
-            )
+            raise RecipeError(f"{at}.keep is a share above 0 and at most 1, not {stage.keep:g}")
         for name in stage.rewarded:
             if name not in names:
-                raise RecipeError(f"stages[{index}].rewarded: {name!r} is not the name of a source")
+                raise RecipeError(f"{at}.rewarded: {name!r} is not the name of a source")
         for name in OF_REWARDS:
             if getattr(stage, name) and stage.kind != "self-critical":
-                raise RecipeError(f"stages[{index}].{name} is for self-critical stages only")
+                raise RecipeError(f"{at}.{name} is for self-critical stages only")
         if stage.distillation > 1:
-            raise RecipeError(f"stages[{index}].distillation is a share: at most 1")
+            raise RecipeError(f"{at}.distillation is a share: at most 1")
         for name in FROM_TEACHERS:
             if getattr(stage, name) and not recipe.teachers:
-                raise RecipeError(f"stages[{index}].{name} needs `teachers` to learn from")
+                raise RecipeError(f"{at}.{name} needs `teachers` to learn from")
             if getattr(stage, name) and stage.kind != "supervised":
-                raise RecipeError(f"stages[{index}].{name} is for supervised stages only")
+                raise RecipeError(f"{at}.{name} is for supervised stages only")
         if stage.retrieval and (stage.kind != "self-critical" or not recipe.scorer):
-            raise RecipeError(
-                f"stages[{index}].retrieval is for self-critical stages, and needs a `scorer`"
-            )
+            raise RecipeError(f"{at}.retrieval is for self-critical stages, and needs a `scorer`")
         if stage.retrieval and not stage.floor:
             raise RecipeError(
-                f"stages[{index}].retrieval needs a `floor`, such as 0.55: rewarded for being found"
+                f"{at}.retrieval needs a `floor`, such as 0.55: rewarded for being found"
                 " alone, captions soon name what is not there"
             )
         if stage.floor and stage.keep < 1:
-            raise RecipeError(f"stages[{index}]: a stage that prunes has no floor to fall back to")
+            raise RecipeError(f"{at}: a stage that prunes has no floor to fall back to")
         if stage.floor > 1:
-            raise RecipeError(f"stages[{index}].floor is a share: at most 1")
+            raise RecipeError(f"{at}.floor is a share: at most 1")
         if stage.floor and not (recipe.monitor and stage.evaluate):
-            raise RecipeError(f"stages[{index}].floor needs `monitor` and `evaluate`")
+            raise RecipeError(f"{at}.floor needs `monitor` and `evaluate`")
     if recipe.start and recipe.teachers:
         raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
     if recipe.data.tokenizer and (recipe.start or recipe.teachers):

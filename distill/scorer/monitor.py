@@ -27,11 +27,7 @@ class RetrievalMonitor:
     """
 
     def __init__(
-        self,
-        corpus: Corpus,
-        ids: list[list[list[int]]],
-        source: str,
-        dimensions: ScorerDimensions,
+        self, corpus: Corpus, ids: list[list[list[int]]], source: str, dimensions: ScorerDimensions
     ):
         self.corpus, self.scorer = corpus, Scorer(dimensions)
         self.rows = corpus.aside(source)[:MONITORED] if source else []

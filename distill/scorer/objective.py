@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -34,13 +34,7 @@ class Texts:
 
     def to(self, device: torch.device) -> Texts:
         """The same on another device."""
-        return Texts(
-            self.tokens.to(device),
-            self.mask.to(device),
-            self.hidden.to(device),
-            self.image.to(device),
-            self.positive.to(device),
-        )
+        return Texts(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def draw(

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import Tensor
 
+from nanocap.distill.data.batches import padded
 from nanocap.distill.data.tokenizer import END, PAD, REPLACED, SPECIALS
 
 
@@ -29,7 +30,5 @@ def self_contained(tokenizer: Tokenizer, max_pieces: int) -> Tokenizer:
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Ids int64 [R, T] and the mask [R, T], 1 for a piece and 0 for padding."""
-    table = torch.full((len(rows), max(map(len, rows))), PAD, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        table[index, : len(row)] = torch.tensor(row)
+    table = padded(rows)
     return table, (table != PAD).to(torch.int64)

@@ -148,14 +148,12 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
 
 
 def _groups(scorer: Scorer, training: Training) -> list[dict[str, object]]:
-    encoder, trunk = scorer.image.encoder, scorer.image.encoder.trunk
-    of_trunk = {id(parameter) for parameter in trunk.parameters()}
-    image = scorer.image
-    heads = [*image.pool.parameters(), *image.match.parameters(), scorer.log_scales]
+    image, trunk = scorer.image, scorer.image.encoder.trunk
+    of_trunk = set(map(id, trunk.parameters()))
     named: dict[str, list[nn.Parameter]] = {
-        "heads": heads,
+        "heads": [*image.pool.parameters(), *image.match.parameters(), scorer.log_scales],
         "text": list(scorer.text.parameters()),
-        "encoder": [p for p in encoder.parameters() if id(p) not in of_trunk],
+        "encoder": [p for p in image.encoder.parameters() if id(p) not in of_trunk],
         "upper": trunk.upper_parameters(),
     }
     scorer.requires_grad_(False)

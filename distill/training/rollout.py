@@ -111,9 +111,9 @@ def _search(
     dimensions = students[0].dimensions
     longest = min(LONGEST, *(student.dimensions.max_tokens for student in students)) - 1
     search = Search(dimensions.vocabulary, longest, END, PAD, NO_TEXT, choice=choice).to(device)
-    controls = (torch.tensor([control], device=device) for control in PROMPT)
+    quality, length = (torch.tensor([control], device=device) for control in PROMPT)
     state = search.begin(
-        photos * captions, beams, *controls, torch.tensor([penalty], device=device)
+        photos * captions, beams, quality, length, torch.tensor([penalty], device=device)
     )
     state = state._replace(bias=torch.zeros((), device=device))
     ids = state.answer_ids.reshape(photos, captions * beams, longest)

@@ -17,6 +17,7 @@ from nanocap.image.rule import RESIZES, ImageRule
 SCHEMA = 2
 STATE_TYPES = ("float32", "int64", "int32", "bool")
 STATE_AXES = ("images", "beams", "rows")
+SESSION_ENTRIES = ("session.disable_quant_qdq",)  # others have sessions read and write files
 MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 30  # 1 GiB, of one file and of a whole bundle
 
@@ -312,6 +313,8 @@ def _artifact(entry: Fields) -> Artifact:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", backend):  # it names a module of runtime/engines
         entry.fail("backend", "a plain lower-case word")
     session = entry.inner("session")
+    if not set(session.values) <= set(SESSION_ENTRIES):
+        entry.fail("session", f"of no other entries than {', '.join(SESSION_ENTRIES)}")
     least = entry.wholes("beams", 2, 1, MAX_BEAMS)[0]
     return Artifact(
         name=entry.text("name"),

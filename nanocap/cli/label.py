@@ -163,7 +163,7 @@ def command(
         --images 'photos/unlabelled-*.tar' --out labels
     """
     from nanocap.distill.labelling import Options, label
-    from nanocap.distill.labelling.order import Order
+    from nanocap.distill.labelling.panel import Order
     from nanocap.distill.teachers.settings import Settings
     from nanocap.distill.training.devices import keep_freed_memory
 

@@ -28,15 +28,15 @@ import click
 from accelerate import Accelerator
 from commands import scored
 
-from nanocap.distill.data.augment import decode
 from nanocap.distill.data.sources import Example, read_source
-from nanocap.distill.labelling.adapt import STRANGERS, Eyes, drop_unseen
+from nanocap.distill.labelling.adaptation import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
 from nanocap.distill.recipes.chain import Chain
 from nanocap.distill.recipes.recipe import Recipe, load_recipe
 from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.trainer import train
 from nanocap.files.whole_file import whole_file
+from nanocap.image.image import load_rgb
 
 VARIANTS = ("raw", "shortened", "adapted")
 SHOWN = (
@@ -56,7 +56,7 @@ def targets(example: Example, eyes: Eyes) -> dict[str, list[str]]:
     One of which the student sees nothing goes; where it sees nothing of any, all stay as they are.
     """
     raw = list(example.captions)
-    [gains] = eyes.gains([decode(example.image)], [raw])
+    [gains] = eyes.gains([load_rgb(example.image)], [raw])
     found = [
         drop_unseen(Candidate(text, ORIGINAL), some) for text, some in zip(raw, gains, strict=True)
     ]
@@ -88,7 +88,7 @@ class Study:
             # by key, since a shard may hold a photo twice
             examples = list({one.key: one for one in read_source(source, self.root)}.values())
             others = examples[:: max(1, len(examples) // STRANGERS)][:STRANGERS]
-            eyes = Eyes.beside(self.options.student, [decode(one.image) for one in others])
+            eyes = Eyes.beside(self.options.student, [load_rgb(one.image) for one in others])
             bar = click.progressbar(examples, label=f"adapting {source.name}", file=sys.stderr)
             with (
                 whole_file(path) as partial,

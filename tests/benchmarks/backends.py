@@ -1,4 +1,4 @@
-"""ExecuTorch against ONNX Runtime: encoder and decoder step, same precision, one thread, in turns.
+"""ExecuTorch against ONNX Runtime: `begin` and a greedy step, same precision, one thread, in turns.
 
 Of each precision that a bundle holds for both, the calls of the runtime's own engines are timed on
 the same photo, one after the other. Let the machine be quiet: ExecuTorch loses more to other work,
@@ -17,31 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from nanocap.bundle import Bundle
-from nanocap.bundle.manifest import Artifact
-from nanocap.runtime.engines import Engine, load_engine
+from nanocap.measure.bench.photos import draw_photo
+from nanocap.measure.bench.stages import Setup
 
 ROUNDS = 60
-POSITION = 5  # of the step that is timed
 BACKENDS = ("onnx", "executorch")
-
-
-def calls(bundle: Bundle, artifact: Artifact) -> dict[str, Callable[[], object]]:
-    """What is timed of an artifact."""
-    files = {path: bundle.read(path) for path in artifact.files.values()}
-    engine: Engine = load_engine(artifact, files, 1)
-    sizes, side = bundle.manifest.sizes, bundle.manifest.image.size
-    pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    cross = engine.encode(pixels)
-    shape = (sizes.layers, 1, sizes.max_tokens, sizes.cache_width)
-    cache = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-    tokens = np.zeros((1, 1), np.int64)
-    return {
-        "encoder": lambda: engine.encode(pixels),
-        "token": lambda: engine.step(tokens, POSITION, cross, cache),
-    }
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -58,19 +39,20 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--tokens", type=int, help="visual tokens  [the fewest that there are]")
     options = parser.parse_args()
-    bundle = Bundle(options.bundle)
+    bundle, photos = Bundle(options.bundle), [draw_photo(640, 480)]
     artifacts = bundle.manifest.artifacts
     tokens = options.tokens or min(artifact.visual_tokens for artifact in artifacts)
     some = {(a.backend, a.precision): a for a in artifacts if a.visual_tokens == tokens}
     shared = [p for backend, p in some if backend == BACKENDS[1] and (BACKENDS[0], p) in some]
     print("| precision | | ONNX Runtime, ms | ExecuTorch, ms | ratio |\n|---|---|---|---|---|")
     for precision in shared:
-        first, second = (calls(bundle, some[backend, precision]) for backend in BACKENDS)
-        for what in first:
-            pairs = [(milliseconds(first[what]), milliseconds(second[what])) for _ in range(ROUNDS)]
+        first, second = (Setup(bundle, some[backend, precision], 1, photos) for backend in BACKENDS)
+        for stage in first.stages[:2]:
+            one, other = first.call(*stage), second.call(*stage)
+            pairs = [(milliseconds(one), milliseconds(other)) for _ in range(ROUNDS)]
             ratio = statistics.median(theirs / ours for ours, theirs in pairs)
             ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(f"| {precision} | {what} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} |", flush=True)
+            print(f"| {precision} | {stage[0]} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} |")
     print("\n| artifact | MB |\n|---|---|")
     for (backend, precision), artifact in some.items():
         size = sum(bundle.manifest.files[path].bytes for path in artifact.files.values())

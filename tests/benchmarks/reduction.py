@@ -25,16 +25,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from accelerate import Accelerator
 from commands import command, scored
 
+from nanocap.bundle import Bundle
 from nanocap.distill.data.corpus import Corpus, prepare
 from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
 from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.trainer import train
 from nanocap.distill.training.warm_start import Start
+from nanocap.runtime.engines import load_engine
 from nanocap.student import Student
 from nanocap.student.reducers import REDUCERS
 
@@ -156,14 +157,11 @@ def milliseconds(encoders: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def onnx_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]:
-    """The encoder of a row in ONNX Runtime."""
-    bundle = folder / "bundle"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    file = bundle / manifest["artifacts"][0]["files"]["encoder"]
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"pixels": pixels})
+    """`begin` of a row in ONNX Runtime: the encoder, and next to nothing besides."""
+    bundle = Bundle(folder / "bundle")
+    artifact = bundle.manifest.artifacts[0]
+    engine = load_engine(artifact, bundle.load(artifact), threads=1)
+    return lambda: engine.begin(pixels, 1, 0, 1, 1.0)
 
 
 def executorch_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]:
@@ -172,13 +170,14 @@ def executorch_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
+    from nanocap.convert.executorch.encoder import EncodeOne
     from nanocap.convert.executorch.lowering import lower
-    from nanocap.convert.executorch.programs import encode
 
     file = folder / "encode.pte"
     if not file.exists():
         print(f"{folder.name}: lowering for ExecuTorch", file=sys.stderr)
-        program = encode(Student.load(folder / "student.safetensors")[0], np.zeros(0))
+        student = Student.load(folder / "student.safetensors")[0]
+        program = torch.export.export(EncodeOne(student).eval(), (torch.from_numpy(pixels),))
         file.write_bytes(lower({"encode": program}, {})[0])
     if portable_lib._threadpool_get_thread_count() != 1:
         portable_lib._unsafe_reset_threadpool(1)

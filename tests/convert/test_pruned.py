@@ -27,8 +27,9 @@ from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.convert.probe import rollout
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
 from nanocap.measure.bench.counts import count
-from nanocap.measure.bench.stages import step_feeds
-from nanocap.runtime.engines import load_engine
+from nanocap.measure.bench.graphs import open_session
+from nanocap.measure.bench.photos import draw_photo
+from nanocap.measure.bench.stages import STEP, Setup
 from nanocap.runtime.engines.coreml import CoreMLEngine, write_packages
 from nanocap.student import Dimensions, Student
 from nanocap.student.dimensions import Widths
@@ -130,14 +131,9 @@ def test_fewer_tokens_of_a_pruned_student(tiny: Any, pruned: Checkpoint) -> None
 
 def test_the_bench_feeds_what_the_graph_takes(bundle: Path) -> None:
     opened = Bundle(bundle)
-    feeds = step_feeds(opened.manifest, 4, beams=3)
-    artifact = opened.manifest.artifacts[0]
-    logits, _ = load_engine(artifact, opened.load(artifact), 1).step(
-        feeds["tokens"],
-        int(feeds["position"][0]),
-        (feeds["cross_keys"], feeds["cross_values"]),
-        (feeds["keys"], feeds["values"]),
-    )
+    setup = Setup(opened, opened.manifest.artifacts[0], 1, [draw_photo(64, 64)])
+    graph, feeds = setup.graph(STEP, 3)
+    (logits,) = open_session(graph, 1).run(["logits"], feeds)
     assert np.isfinite(logits).all()
 
 
@@ -148,8 +144,8 @@ def test_operations_are_those_that_are_left(tiny: Any) -> None:
         example = Sizes.of(student.dimensions).decoder_example(2, 3)
         graph = DecoderGraph(student)
         model = trace(graph, example, DECODER_AXES)
-        shapes = dict(zip(graph.inputs, (tuple(e.shape) for e in example), strict=True))
-        return count(model.SerializeToString(), shapes).multiply_adds
+        feeds = dict(zip(graph.inputs, (each.numpy() for each in example), strict=True))
+        return count(model.SerializeToString(), feeds).multiply_adds
 
     whole = tiny.dimensions.whole
     fewer = replace(tiny.dimensions, pruned=replace(whole, decoder_mlp=(64 - 5, 64 - 11)))

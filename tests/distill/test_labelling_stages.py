@@ -17,19 +17,21 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.labelling.agree import SAID, agree
-from nanocap.distill.labelling.backing import Backing
-from nanocap.distill.labelling.decision import FUSED, ORIGINAL, Candidate, Decision, Sight
-from nanocap.distill.labelling.detector import Detector
-from nanocap.distill.labelling.fuse import fuse
-from nanocap.distill.labelling.lengths import MOST_WORDS, TOO_LONG, whole_sentences
-from nanocap.distill.labelling.levels import grade, level
-from nanocap.distill.labelling.match import STRANGERS, LineUp
-from nanocap.distill.labelling.naming import Named, name
-from nanocap.distill.labelling.prune import prune, with_article
-from nanocap.distill.labelling.rank import rank
-from nanocap.distill.labelling.repetition import repeated
-from nanocap.distill.labelling.verify import verify
+from nanocap.distill.labelling.decision import (
+    FUSED,
+    MOST_WORDS,
+    ORIGINAL,
+    TOO_LONG,
+    Candidate,
+    Decision,
+    Sight,
+    whole_sentences,
+)
+from nanocap.distill.labelling.evidence import STRANGERS, Detector, LineUp
+from nanocap.distill.labelling.fusion import Named, fuse, name
+from nanocap.distill.labelling.proposals import SAID, agree
+from nanocap.distill.labelling.quality import grade, level, rank, repeated, verify
+from nanocap.distill.labelling.text_support import Backing, prune, with_article
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.errors import DataError, OptionError

@@ -343,11 +343,11 @@ def test_a_bundle_that_is_refused(
     run: Any, tiny_bundle: Path, tmp_path: Path, photo_files: list[Path]
 ) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "altered"))
-    (bundle / "tokenizer.json").write_text("{}")
+    (bundle / "README.md").write_text("{}")
     for photos in (photo_files[:1], photo_files):
         result = run(*photos, bundle=bundle)
         (line,) = result.stderr.splitlines()
-        assert line.startswith(f"nanocap: bundle {bundle}: tokenizer.json has 2 bytes instead")
+        assert line.startswith(f"nanocap: bundle {bundle}: README.md has 2 bytes instead")
         assert (result.stdout, result.exit_code) == ("", 1)
 
 
@@ -413,12 +413,12 @@ def test_verify(tiny_bundle: Path) -> None:
     result = CliRunner().invoke(group, ["verify", str(tiny_bundle)])
     assert result.exit_code == 0
     golden = json.loads((tiny_bundle / "manifest.json").read_text())["golden"]["caption"]
-    for part in ("tiny 1.0.0", "onnx-fp32", "schema  1", "files   5", "SHA-256", golden):
+    for part in ("tiny 1.0.0", "onnx-fp32", "schema  2", "files   4", "SHA-256", golden):
         assert part in result.output
     report = json.loads(CliRunner().invoke(group, ["verify", "--json", str(tiny_bundle)]).output)
     assert report["ok"] is True
     assert report["golden"] == golden
-    assert report["files"] == 5
+    assert report["files"] == 4
 
 
 def test_verify_names_what_is_wrong(tiny_bundle: Path, tmp_path: Path) -> None:

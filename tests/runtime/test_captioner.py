@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from PIL import Image
 
 from nanocap import Caption, Captioner, NanocapError
 from nanocap.bundle import Bundle
-from nanocap.bundle.manifest import Manifest
+from nanocap.bundle.manifest import Manifest, StateTensor
 from nanocap.bundle.writer import write_bundle
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
-from nanocap.runtime.decoding import search
 from nanocap.runtime.engines import load_engine
-from nanocap.runtime.state import DecoderState
+from nanocap.runtime.search import Searcher
+from nanocap.runtime.state import State, joined, take
+
+from ..conftest import DECODER, TinyWeights, graph, tiny_search
 
 
 def close(first: Caption, second: Caption) -> bool:
@@ -45,7 +48,8 @@ def test_a_caption(captioner: Captioner, photos: list[Image.Image]) -> None:
     assert caption.text[0].isupper()
     assert caption.text.endswith(".")
     assert 0 < caption.confidence < 1
-    assert captioner.vocabulary.sentence(token.id for token in caption.tokens) == caption.text
+    said = captioner.vocabulary.text(token.id for token in caption.tokens)
+    assert captioner.manifest.presentation.sentence(said) == caption.text
     assert all(0 < token.probability <= 1 for token in caption.tokens)
     assert [t.piece for t in caption.tokens] == [
         captioner.vocabulary.pieces[t.id] for t in caption.tokens
@@ -107,24 +111,26 @@ def test_nothing_in_nothing_out(captioner: Captioner) -> None:
     assert captioner([]) == []
 
 
+def forced(engine: Any, state: State, token: int) -> State:
+    """The state of one beam after a step that is fed this token."""
+    return dict(engine.step({**state, "tokens": np.array([[token]])}, logits=True))
+
+
 def test_the_search_scores_what_the_graphs_say(
     tiny_bundle: Path, captioner: Captioner, photos: list[Image.Image]
 ) -> None:
-    """Fed piece by piece with one beam, without the search, the caption has the same odds."""
+    """Fed piece by piece, whatever the search would take, the caption has the same odds."""
     bundle = Bundle(tiny_bundle)
     manifest, artifact = bundle.manifest, bundle.manifest.artifacts[0]
     engine = load_engine(artifact, bundle.load(artifact), threads=1)
     caption = captioner(photos[1], beams=4)
-    cross = engine.encode(load_image(photos[1], manifest.image)[None])
-    sizes = manifest.sizes
-    shape = (sizes.layers, 1, sizes.max_tokens, sizes.cache_width)
-    cache = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    state = engine.begin(load_image(photos[1], manifest.image)[None], 1, 3, 6, 1.0)
     never = [0, 2, *range(3, 9)]
     fed = [3, 6, *(token.id for token in caption.tokens)]  # high quality, any length
     for position, token in enumerate(fed):
-        logits, cache = engine.step(np.array([[token]]), position, cross, cache)
+        state = forced(engine, state, token)
         if 1 <= position < len(fed) - 1:
-            odds = logits[0, 0].astype(np.float64)
+            odds = state["logits"][0, 0].astype(np.float64)
             odds[[*never, *([1] if position == 1 else [])]] = -np.inf
             odds = np.exp(odds - odds.max())
             expected = odds[fed[position + 1]] / odds.sum()
@@ -245,11 +251,13 @@ def test_many_beams_of_many_images_go_through_in_parts(
     expected = captioner(photos, beams=4)
     monkeypatch.setattr("nanocap.runtime.captioner.MOST_ROWS", 10)  # two images of four beams
     shapes = []
-    state = captioner._model.state
-    monkeypatch.setattr(
-        captioner._model, "state", lambda pixels, prefix: shapes.append(len(pixels)) or state(
-            pixels, prefix)
-    )  # fmt: skip
+    search = Searcher.search
+
+    def watched(searcher: Searcher, pixels: Any, options: Any) -> Any:
+        shapes.append(len(pixels))
+        return search(searcher, pixels, options)
+
+    monkeypatch.setattr(Searcher, "search", watched)
     assert all(map(close, captioner(photos, beams=4, batch_size=12), expected))
     assert shapes == [2] * 6
 
@@ -348,14 +356,74 @@ def test_a_backend_of_a_newer_version(tiny_bundle: Path, tmp_path: Path) -> None
         Captioner(bundle)
 
 
+def other_state(kind: str, tensor: StateTensor) -> StateTensor:
+    """An entry of a manifest that is not what the graphs give."""
+    if tensor.name != "keys":
+        return tensor
+    changes: dict[str, Any] = {
+        "name": {"name": "stored"},
+        "length": {"shape": (7, *tensor.shape[1:])},
+        "axis": {"shape": (*tensor.shape[1:], tensor.shape[0])},
+        "axes": {"shape": tensor.shape[:2]},
+    }
+    return replace(tensor, **changes[kind])
+
+
+@pytest.mark.parametrize("kind", ["name", "length", "axis", "axes"])
 def test_graphs_that_do_not_fit_the_manifest(
+    kind: str, tiny_bundle: Path, tmp_path: Path, photos: list[Image.Image]
+) -> None:
+    artifact = Bundle(tiny_bundle).manifest.artifacts[0]
+    state = tuple(other_state(kind, tensor) for tensor in artifact.state)
+    bundle = rebuilt(tiny_bundle, tmp_path / "other", artifacts=(replace(artifact, state=state),))
+    with pytest.raises(EngineError, match="do not fit its manifest") as caught:
+        Captioner(bundle)(photos)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(
     tiny_bundle: Path, tmp_path: Path, photos: list[Image.Image]
 ) -> None:
-    dimensions = {**Bundle(tiny_bundle).manifest.dimensions, "layers": 3}
-    bundle = rebuilt(tiny_bundle, tmp_path / "other", dimensions=dimensions)
-    with pytest.raises(EngineError, match="do not fit its manifest") as caught:
-        Captioner(bundle)(photos[0])
-    assert "\n" not in str(caught.value)
+    opened, weights = Bundle(tiny_bundle), TinyWeights.draw(seed=7).decoder
+    files: dict[str, Any] = {path: opened.read(path) for path in opened.manifest.files}
+    broken = {**weights, "output": np.full_like(weights["output"], np.nan)}
+    step = tiny_search()[1].step(graph(DECODER, broken))
+    files["onnx/step.onnx"] = step.SerializeToString()
+    captioner = Captioner(write_bundle(tmp_path / "broken", opened.manifest, files))
+    with pytest.raises(EngineError, match=r"^the model gave no numbers \(NaN\); its artifact is"):
+        captioner(photos)
+
+
+def test_a_state_of_some_images_and_one_of_several(
+    tiny_bundle: Path, photos: list[Image.Image]
+) -> None:
+    bundle = Bundle(tiny_bundle)
+    artifact = bundle.manifest.artifacts[0]
+    engine = load_engine(artifact, bundle.load(artifact), threads=1)
+    pixels = np.stack([load_image(image, bundle.manifest.image) for image in photos[:4]])
+    state = engine.begin(pixels, 3, 3, 6, 1.0)
+    for _ in range(4):
+        state = engine.step(state, logits=True)
+    before = {name: value.copy() for name, value in state.items()}
+    alone = [take(state, artifact.state, np.array([image])) for image in range(4)]
+    for image, one in enumerate(alone):
+        assert one["tokens"].shape == (1, 3)
+        assert one["keys"].shape[1] == 3
+        np.testing.assert_array_equal(one["keys"], state["keys"][:, 3 * image : 3 * image + 3])
+        np.testing.assert_array_equal(one["ids"][0], state["ids"][image])
+        assert one["penalty"] is state["penalty"], "all images share it"
+    for each in alone:
+        each["logits"] = state["logits"][:1]
+    together = joined([alone[2], alone[0]], artifact.state)
+    some = take(state, artifact.state, np.array([2, 0]))
+    for tensor in artifact.state:
+        np.testing.assert_array_equal(together[tensor.name], some[tensor.name])
+    assert together["logits"].shape == (2, *state["logits"].shape[1:])
+    assert joined(alone[:1], artifact.state) is alone[0]
+    ours, theirs = engine.step(some), engine.step(state)
+    np.testing.assert_array_equal(ours["ids"], theirs["ids"][[2, 0]])
+    for name, value in before.items():  # neither changes what it is given
+        np.testing.assert_array_equal(state[name], value)
 
 
 def test_calls_from_several_threads(captioner: Captioner, photos: list[Image.Image]) -> None:
@@ -365,45 +433,27 @@ def test_calls_from_several_threads(captioner: Captioner, photos: list[Image.Ima
             assert all(map(close, found, expected))
 
 
-def test_the_cache_follows_the_beams(
-    tiny_bundle: Path, captioner: Captioner, photos: list[Image.Image]
-) -> None:
-    """A state that recomputes every beam from its ids agrees with the one that moves the cache."""
+def test_the_cache_follows_the_beams(tiny_bundle: Path, photos: list[Image.Image]) -> None:
+    """Every beam gets the logits that its pieces get alone, without a cache that ever moved."""
     bundle = Bundle(tiny_bundle)
-    artifact, sizes = bundle.manifest.artifacts[0], bundle.manifest.sizes
+    artifact = bundle.manifest.artifacts[0]
     engine = load_engine(artifact, bundle.load(artifact), threads=1)
     pixels = np.stack([load_image(image, bundle.manifest.image) for image in photos[:4]])
-
-    class Recomputing:
-        def __init__(self) -> None:
-            self.images = np.arange(4)
-            self.past = np.zeros((4, 1, 0), dtype=np.int64)
-
-        def logits(self) -> Any:
-            images, beams, length = self.past.shape
-            cross = engine.encode(np.repeat(pixels[self.images], beams, axis=0))
-            fresh = DecoderState(engine, cross, (3, 6), sizes)
-            out = fresh.start()
-            for t in range(length):
-                out = fresh.step(self.past[..., t].reshape(-1, 1), np.zeros((images * beams, 1),
-                                 np.int64), None)[:, 0]  # fmt: skip
-            return out.reshape(images, beams, -1)
-
-        def start(self) -> Any:
-            return self.logits()[:, 0]
-
-        def step(self, tokens: Any, parents: Any, images: Any) -> Any:
-            if images is not None:
-                self.images, self.past = self.images[images], self.past[images]
-            past = np.take_along_axis(self.past, parents[..., None], axis=1)
-            self.past = np.concatenate([past, tokens[..., None]], axis=2)
-            return self.logits()
-
-    options = captioner._options(3, None)
-    moving = search(DecoderState(engine, engine.encode(pixels), (3, 6), sizes), options)
-    fresh = search(Recomputing(), options)
-    assert [h.ids for h in moving] == [h.ids for h in fresh]
-    np.testing.assert_allclose([h.score for h in moving], [h.score for h in fresh], rtol=1e-4)
+    state = engine.begin(pixels, 3, 3, 6, 1.0)
+    moved = 0
+    while state["going"].any():
+        after = engine.step(state, logits=True)
+        position = int(state["position"][0])
+        for image, beam in np.argwhere(state["totals"] > -1e29):
+            alone = engine.begin(pixels[image : image + 1], 1, 3, 6, 1.0)
+            for token in [3, 6, *state["ids"][image, beam]][: position + 1]:
+                alone = forced(engine, alone, token)
+            np.testing.assert_allclose(
+                after["logits"][image, beam], alone["logits"][0, 0], rtol=1e-4, atol=1e-5
+            )
+        moved += (after["ids"][..., 0] != state["ids"][..., 0]).any() and position > 1
+        state = after
+    assert moved, "beams change places"
 
 
 def test_importing_nanocap_is_cheap_and_a_caption_needs_no_training_package(

@@ -22,7 +22,7 @@ from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.providers import CPU, PROVIDERS, Providers
 
-from ..conftest import TinyWeights, encoder, graph
+from ..conftest import TinyWeights, encoder, graph, tiny_search, tiny_state
 
 # A tenth of a second of products, or more, before the first node of a small encoder.
 SLOW = """
@@ -42,19 +42,25 @@ SLOW = """
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
-    """The tiny bundle with encoders of 4, of 64 and, slow, of 256 tokens over one decoder."""
+    """The tiny bundle with encoders of 4, of 64 and, slow, of 256 tokens over one `step`."""
     opened = Bundle(tiny_bundle)
     files: dict[str, Any] = {path: opened.read(path) for path in opened.manifest.files}
     weights = TinyWeights.draw(seed=8).encoder  # other captions than those of 4 tokens
     slow = encoder(256).replace("scaled = Div (centred,", f"{SLOW}\n    scaled = Div (shifted,")
     assert slow != encoder(256)
-    files["onnx/encoder-64.onnx"] = graph(encoder(64), weights)
-    files["onnx/encoder-256.onnx"] = graph(slow, weights)
+    _, graphs = tiny_search()
     (first,) = opened.manifest.artifacts
     artifacts = [first]
-    for tokens in (256, 64):
-        paths = {**first.files, "encoder": f"onnx/encoder-{tokens}.onnx"}
-        made = replace(first, name=f"onnx-fp32-{tokens}", visual_tokens=tokens, files=paths)
+    for tokens, text in ((256, slow), (64, encoder(64))):
+        path = f"onnx/begin-{tokens}.onnx"
+        files[path] = graphs.begin(graph(text, weights)).SerializeToString()
+        made = replace(
+            first,
+            name=f"onnx-fp32-{tokens}",
+            visual_tokens=tokens,
+            files={**first.files, "begin": path},
+            state=tiny_state(tokens),
+        )
         artifacts.append(made)
     manifest = replace(opened.manifest, artifacts=tuple(artifacts))
     return write_bundle(tmp_path_factory.mktemp("several") / "tiny", manifest, files)

@@ -6,20 +6,39 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from nanocap import Captioner
-from nanocap.repeats import Repeats
+from nanocap.student.layers import NEVER
+from nanocap.student.repeats import WINDOW, RepeatRule
+
+from .oracle import Repeats
 
 PIECES = ["<pad>", "<end>", *"▁a ▁red ▁blue ▁and ▁or ▁ra ccoon bbit s ▁by ▁side ▁cat".split()]
-RULE = Repeats.of(PIECES)
+RULE, ORACLE = RepeatRule(PIECES), Repeats.of(PIECES)
+
+
+def out_of_reach(pasts: list[list[int]]) -> list[set[int]]:
+    """The ids that the rule takes out of reach behind each of these."""
+    windows = [([0] * WINDOW + past)[-WINDOW:] for past in pasts]
+    scores = RULE(torch.zeros(1, len(pasts), len(PIECES)), torch.tensor([windows]))[0]
+    assert ((scores == 0) | (scores <= NEVER)).all(), "the others keep their scores"
+    return [set(torch.nonzero(each)[:, 0].tolist()) for each in scores]
 
 
 def barred(text: str) -> set[str]:
     """The pieces that may not follow a list of pieces."""
-    return {PIECES[i] for i in RULE.barred([PIECES.index(piece) for piece in text.split()])}
+    (ids,) = out_of_reach([[PIECES.index(piece) for piece in text.split()]])
+    return {PIECES[i] for i in ids}
+
+
+@given(st.lists(st.lists(st.integers(2, 6), max_size=2 * WINDOW), min_size=1, max_size=5))
+def test_the_rule_equals_the_same_in_loops(pasts: list[list[int]]) -> None:
+    """Of few pieces, which repeat all the time, in captions longer than what it looks at."""
+    assert out_of_reach(pasts) == [ORACLE.barred(past) for past in pasts]
 
 
 @pytest.mark.parametrize(

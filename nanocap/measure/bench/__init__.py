@@ -5,7 +5,7 @@
 - `timing`: tasks in turns, and what their samples say
 - `stages`: the tasks of one artifact at one number of threads
 - `peaks`: what the machine itself can do: matrix products and memory copies
-- `shapes`, `operators`, `counts`: multiply-adds and bytes of a graph
+- `graphs`, `operators`, `counts`: multiply-adds and bytes of a graph
 - `roofline`: the counts over the peaks
 - `profile`: where the time goes, by operator
 - `memory`, `child`: peak memory of a new process, and what that process does

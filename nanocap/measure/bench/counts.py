@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nanocap.measure.bench.graphs import Feeds, Tensor, attributes, import_onnx, run_tensors
 from nanocap.measure.bench.operators import OPERATORS, Call
-from nanocap.measure.bench.shapes import Shape, Tensor, attributes, import_onnx, infer_tensors
 
 RENAMES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
 FREE = {"Shape", "Size", "Constant"}
@@ -39,8 +39,6 @@ class Counts:
         weight_bytes: of all initializers, as stored.
         read_bytes: of weights, what one run reads.
         activation_bytes: read and written.
-        uncounted: operators whose tensors have no shape that `onnx` could infer; they and what
-            they move are missing above.
     """
 
     int8_multiply_adds: int
@@ -48,7 +46,6 @@ class Counts:
     weight_bytes: int
     read_bytes: int
     activation_bytes: int
-    uncounted: tuple[str, ...] = ()
 
     @property
     def multiply_adds(self) -> int:
@@ -61,14 +58,14 @@ class Counts:
         return self.read_bytes + self.activation_bytes
 
 
-def count(graph: bytes, inputs: Mapping[str, Shape]) -> Counts:
-    """Counts of the graph in a file's bytes, for inputs of these shapes.
+def count(graph: bytes, feeds: Feeds) -> Counts:
+    """Counts of one run of the graph in a file's bytes, with these inputs.
 
     Raises:
         MissingExtraError: `onnx` is not installed.
     """
     model = import_onnx().load_model_from_string(graph)
-    return _Walk(model.graph, infer_tensors(model, inputs)).counts()
+    return _Walk(model.graph, run_tensors(model, feeds)).counts()
 
 
 class _Walk:
@@ -91,14 +88,11 @@ class _Walk:
     def counts(self) -> Counts:
         initializers = [self.tensors[i.name].bytes for i in self.graph.initializer]
         products = {True: 0, False: 0}
-        unknown = set()
         for node in self.graph.node:
             if node.op_type == "Constant" or (
                 node.input and all(name in self.fixed for name in node.input if name)
             ):
                 self.fixed.update(node.output)
-            elif any(name not in self.tensors for name in (*node.input, *node.output) if name):
-                unknown.add(node.op_type)
             elif not (node.op_type in FREE or self.renames(node) or self.absorbed(node)):
                 operator = OPERATORS.get(node.op_type)
                 if operator is not None:
@@ -115,7 +109,6 @@ class _Walk:
             weight_bytes=sum(initializers),
             read_bytes=sum(self.weights.values()),
             activation_bytes=self.activations,
-            uncounted=tuple(sorted(unknown)),
         )
 
     def call(self, node: Any) -> Call:
@@ -158,7 +151,7 @@ class _Walk:
             name in self.producers
             and name not in self.outputs
             and bool(users)
-            and all(user.op_type == QUANTIZE and user.output[0] in self.tensors for user in users)
+            and all(user.op_type == QUANTIZE for user in users)
         )
 
     def move(self, node: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nanocap.measure.bench.shapes import Shape
+from nanocap.measure.bench.graphs import Shape
 
 
 @dataclass(frozen=True)

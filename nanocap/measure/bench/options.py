@@ -40,7 +40,7 @@ FULL = Scale(
     photos=8,
     side=1024,
     block_bytes=128 << 20,
-    effort=Effort(peaks=3, encoder=4, step=20, batch=8),
+    effort=Effort(peaks=3, begin=4, step=20, batch=8),
     profiled=50,
 )
 QUICK = Scale(
@@ -50,7 +50,7 @@ QUICK = Scale(
     photos=2,
     side=512,
     block_bytes=32 << 20,
-    effort=Effort(peaks=1, encoder=1, step=4, batch=4),
+    effort=Effort(peaks=1, begin=1, step=4, batch=4),
     profiled=5,
 )
 

@@ -14,13 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nanocap.measure.bench.graphs import import_onnx, open_session
 from nanocap.measure.bench.roofline import Peaks
-from nanocap.measure.bench.shapes import import_onnx
 from nanocap.measure.bench.timing import Timing
 
 OPSET = 20
 IR_VERSION = 9
-ERROR = 3  # ONNX Runtime's severity
 WINDOW_BYTES = 16 << 20  # that one thread copies at a time, from the main memory
 CACHED_BYTES = 4 << 20  # that all threads copy again and again
 CACHED_TIMES = 8
@@ -28,20 +27,6 @@ CACHED_TIMES = 8
 FLOAT, INTEGER, QDQ = "fp32", "int8 MatMulInteger", "int8 QDQ"
 COPY, CACHED = "copy", "copy in cache"
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-
-
-def open_session(graph: bytes, threads: int, profile_prefix: str | None = None) -> Any:
-    """A session as the runtime's engine makes one, or with its profiler on."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERROR
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if profile_prefix is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile_prefix
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def product_graphs(side: int) -> dict[str, bytes]:

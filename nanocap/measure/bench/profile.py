@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanocap.measure.bench.peaks import open_session
+from nanocap.measure.bench.graphs import Feeds, open_session
 
 BETWEEN = "(between operators)"  # the runtime's own work, and the profiler's
 SUFFIX = "_kernel_time"
@@ -32,14 +32,16 @@ class OperatorTime:
 
 
 def profile(
-    graph: bytes, feeds: Mapping[str, Any], threads: int, runs: int
+    graph: bytes, feeds: Feeds, threads: int, runs: int, entries: Mapping[str, str] | None = None
 ) -> tuple[OperatorTime, ...]:
     """The mean over `runs` runs after a first one, the slowest type first.
+
+    `entries` are those of the artifact's session.
 
     The profiler writes into a temporary folder, which is removed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(graph, threads, profile_prefix=str(Path(folder) / "profile"))
+        session = open_session(graph, threads, str(Path(folder) / "profile"), entries)
         for _ in range(runs + 1):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

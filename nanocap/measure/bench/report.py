@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanocap.measure.bench.results import CaptionResult, Report, RunResult, StageResult
+from nanocap.measure.bench.stages import BEGIN
 
 TOP = 5  # operators named in the table
 MB = 1e6
@@ -100,7 +101,6 @@ def _stage_json(stage: StageResult) -> dict[str, Any]:
             "limit_ms": _short(roofline.limit_ms),
             "share": _short(roofline.share(ms)),
             "cached_share": _short(roofline.cached_share(ms)),
-            "uncounted": list(counts.uncounted),
             "operators": [
                 {"operator": o.operator, "ms": _short(o.ms), "share": _short(o.share)}
                 for o in stage.operators
@@ -148,13 +148,18 @@ def _runs(report: Report) -> str:
         ["MB of the artifact", *(f"{report.artifact_bytes[r.artifact] / MB:.2f}" for r in runs)],
         ["load, ms", *(f"{run.load.p50:.1f}" for run in runs)],
     ]
-    for stages in zip(*(run.stages for run in runs), strict=True):
-        unit = "ms a photo" if not stages[0].beams else "ms a token"
-        rows.append([f"{_name(stages[0])}, {unit}", *(f"{s.timing.p50:.3f}" for s in stages)])
-    for captions in zip(*(run.captions for run in runs), strict=True):
-        search = _beams(captions[0].beams)
-        rows.append([f"caption, {search}, ms", *(_caption_cell(c) for c in captions)])
-        rows.append([f"caption, {search}, tokens", *(f"{c.tokens:.1f}" for c in captions)])
+    # an artifact may be made for a fixed number of beams, and leave some rows empty
+    for name in dict.fromkeys(_name(stage) for run in runs for stage in run.stages):
+        cells = ({_name(s): f"{s.timing.p50:.3f}" for s in run.stages} for run in runs)
+        unit = "ms a photo" if name == BEGIN else "ms a token"
+        rows.append([f"{name}, {unit}", *(each.get(name, "") for each in cells)])
+    for beams in dict.fromkeys(caption.beams for run in runs for caption in run.captions):
+        found = [next((c for c in run.captions if c.beams == beams), None) for run in runs]
+        search = _beams(beams)
+        rows.append([f"caption, {search}, ms", *(_caption_cell(c) for c in found)])
+        rows.append(
+            [f"caption, {search}, tokens", *(f"{c.tokens:.1f}" if c else "" for c in found)]
+        )
     rate = f"captions a second, batches of {runs[0].batch}"
     rows.append([rate, *(f"{run.captions_per_second:.1f}" for run in runs)])
     peaks = ("?" if r.peak_bytes is None else f"{r.peak_bytes / MB:.1f}" for r in runs)
@@ -162,8 +167,8 @@ def _runs(report: Report) -> str:
     return f"{_table(rows)}\n(captions of a small photo, decoding included: p50 / p95)"
 
 
-def _caption_cell(caption: CaptionResult) -> str:
-    return f"{caption.timing.p50:.1f} / {caption.timing.p95:.1f}"
+def _caption_cell(caption: CaptionResult | None) -> str:
+    return f"{caption.timing.p50:.1f} / {caption.timing.p95:.1f}" if caption else ""
 
 
 def _roofline(report: Report) -> str:
@@ -194,14 +199,12 @@ def _roofline(report: Report) -> str:
 
 
 def _rest(report: Report) -> str:
-    """Where the time goes in stages far from their limit, and what was not counted."""
+    """Where the time goes in stages far from their limit."""
     lines = []
     for run in report.runs:
         for stage in run.stages:
-            where = f"{run.artifact}, threads: {run.threads}, {_name(stage)}"
-            if stage.roofline is not None and stage.roofline.counts.uncounted:
-                lines.append(f"{where}: not counted: {', '.join(stage.roofline.counts.uncounted)}")
             if stage.operators:
+                where = f"{run.artifact}, threads: {run.threads}, {_name(stage)}"
                 slowest = (f"{o.operator} {o.share:.0%}" for o in stage.operators[:TOP])
                 lines.append(f"{where}: time goes to {', '.join(slowest)}")
     return "\n".join(lines)

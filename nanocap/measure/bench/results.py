@@ -36,8 +36,8 @@ class StageResult:
     """One graph at work.
 
     Attributes:
-        name: `encoder` or `step`.
-        beams: of a step; 0 for the encoder.
+        name: `begin` or `step`.
+        beams: of a step; 0 for `begin`.
         timing: of one photo, or of one token.
         roofline: its counts and limits; None where the artifact is no ONNX graph.
         operators: the slowest first, where the share of a limit is below `ENOUGH`.
@@ -79,7 +79,7 @@ class RunResult:
         artifact: its name.
         threads: of each graph.
         load: from the bundle's path to a captioner, its files checked.
-        stages: the encoder, and a step for each number of beams.
+        stages: `begin`, and a step for each number of beams.
         captions: for each number of beams.
         batch: photos in a batch.
         captions_per_second: in such batches, with the bundle's beams.

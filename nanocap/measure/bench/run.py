@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact, Manifest
@@ -27,17 +26,7 @@ from nanocap.measure.bench.results import (
     StageResult,
 )
 from nanocap.measure.bench.roofline import Peaks, Roofline
-from nanocap.measure.bench.stages import (
-    BATCH,
-    CAPTION,
-    ENCODER,
-    LOAD,
-    STEP,
-    Key,
-    Setup,
-    encoder_feeds,
-    step_feeds,
-)
+from nanocap.measure.bench.stages import BATCH, CAPTION, LOAD, Key, Setup
 from nanocap.measure.bench.timing import Task, Timing, interleave
 
 ONNX = "onnx"  # the backend whose graphs can be counted and profiled
@@ -65,9 +54,9 @@ def bench(options: Options, tell: Callable[[str], None]) -> Report:
     tell("preparing the photos")
     decoded, captioned = _photos(options)
     tell("loading, and counting the graphs")
-    setups, failures = _load(bundle, artifacts, options.threads)
-    beams = tuple(dict.fromkeys((1, manifest.decoding.beams)))
-    counts = {setup.artifact.name: _counts(setup, beams) for setup in setups}
+    setups, failures = _load(bundle, artifacts, options.threads, captioned)
+    # the same whatever the threads
+    counts = {s.artifact.name: _counts(s) for s in setups if s.threads == options.threads[0]}
 
     tasks = [_decode(photo, manifest) for photo in decoded]
     for threads in options.threads:
@@ -75,7 +64,7 @@ def bench(options: Options, tell: Callable[[str], None]) -> Report:
         calls = scale.effort.peaks
         tasks += [Task(Key(kind, threads), run, calls) for kind, run in runs.items()]
     for setup in setups:
-        tasks += setup.tasks(captioned, beams, scale.effort)
+        tasks += setup.tasks(scale.effort)
     timings = interleave(tasks, scale.rounds, after_round=_rounds(scale.rounds, tell))
 
     peaks = {
@@ -90,10 +79,10 @@ def bench(options: Options, tell: Callable[[str], None]) -> Report:
         for setup in setups:
             name, threads = setup.artifact.name, setup.threads
             tell(f"peak memory and profile of {name}, threads: {threads}")
-            stages = _stages(setup, beams, timings, counts[name], peaks[threads], scale.profiled)
+            stages = _stages(setup, timings, counts[name], peaks[threads], scale.profiled)
             captions = tuple(
-                CaptionResult(k, timings[setup.key(CAPTION, k)], setup.tokens(captioned, k))
-                for k in beams
+                CaptionResult(k, timings[setup.key(CAPTION, k)], setup.tokens(k))
+                for k in setup.beams
             )
             batch = scale.effort.batch
             results.append(
@@ -152,14 +141,17 @@ def _decode(photo: Photo, manifest: Manifest) -> Task[Key]:
 
 
 def _load(
-    bundle: Bundle, artifacts: Sequence[Artifact], threads: Sequence[int]
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    threads: Sequence[int],
+    photos: Sequence[Photo],
 ) -> tuple[list[Setup], dict[str, str]]:
     """The artifacts that run here, and why the others do not."""
     setups: list[Setup] = []
     failures: dict[str, str] = {}
     for artifact in artifacts:
         try:
-            setups += [Setup(bundle, artifact, count) for count in threads]
+            setups += [Setup(bundle, artifact, count, photos) for count in threads]
         except (EngineError, MissingExtraError) as error:
             if len(artifacts) == 1:
                 raise
@@ -169,45 +161,29 @@ def _load(
     return setups, failures
 
 
-def _feeds(setup: Setup, name: str, beams: int) -> tuple[bytes, Mapping[str, Any]]:
-    """A stage's graph and inputs for it."""
-    if name == ENCODER:
-        return setup.files["encoder"], encoder_feeds(setup.manifest)
-    visual_tokens = setup.artifact.visual_tokens
-    return setup.files["decoder"], step_feeds(setup.manifest, visual_tokens, beams)
-
-
-def _stage_names(beams: Sequence[int]) -> list[tuple[str, int]]:
-    return [(ENCODER, 0), *((STEP, count) for count in beams)]
-
-
-def _counts(setup: Setup, beams: Sequence[int]) -> dict[tuple[str, int], Counts]:
+def _counts(setup: Setup) -> dict[tuple[str, int], Counts]:
     """Counts by stage; none for a backend whose files are no ONNX graphs."""
     if setup.artifact.backend != ONNX:
         return {}
-    found = {}
-    for name, width in _stage_names(beams):
-        graph, feeds = _feeds(setup, name, width)
-        found[name, width] = count(graph, {key: value.shape for key, value in feeds.items()})
-    return found
+    return {stage: count(*setup.graph(*stage)) for stage in setup.stages}
 
 
 def _stages(
     setup: Setup,
-    beams: Sequence[int],
     timings: Timings,
     counts: Mapping[tuple[str, int], Counts],
     peaks: Peaks,
     profiled: int,
 ) -> tuple[StageResult, ...]:
     results = []
-    for name, width in _stage_names(beams):
-        found = counts.get((name, width))
+    for key in setup.stages:
+        found = counts.get(key)
         roofline = None if found is None else Roofline.of(found, peaks)
-        stage = StageResult(name, width, timings[setup.key(name, width)], roofline)
+        stage = StageResult(*key, timings[setup.key(*key)], roofline)
         if stage.is_far:
-            graph, feeds = _feeds(setup, name, width)
-            stage = replace(stage, operators=profile(graph, feeds, setup.threads, profiled))
+            graph, entries = setup.graph(*key), setup.artifact.session
+            operators = profile(*graph, setup.threads, profiled, entries)
+            stage = replace(stage, operators=operators)
         results.append(stage)
     return tuple(results)
 

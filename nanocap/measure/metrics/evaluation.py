@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from nanocap.measure.metrics.facts import fact_measures
 from nanocap.measure.metrics.measures import Interval, Measure
-from nanocap.measure.metrics.oracle import oracle_measure
-from nanocap.measure.metrics.reference import SCORERS, Missing, reference_measures
+from nanocap.measure.metrics.reference import SCORERS, Missing, oracle_measure, reference_measures
 from nanocap.measure.metrics.retrieval import retrieval_measures
 from nanocap.measure.metrics.variety import variety_measures
 
@@ -30,13 +29,9 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one captioner on one set of photos.
+    """The figures of one captioner on one set of photos."""
 
-    Attributes:
-        keys: of the photos, in the order that all measures keep.
-    """
-
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of the photos, in the order that all measures keep
     captions: tuple[str, ...]
     measures: tuple[Measure, ...]
     missing: tuple[Missing, ...]
@@ -52,19 +47,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two captioners on the same photos.
-
-    Attributes:
-        difference: of the first less the second, paired by photo.
-        verdict: "first", "second" or "no difference", the last where the interval holds zero.
-    """
+    """One figure of two captioners on the same photos."""
 
     label: str
     key: str
     first: Interval
     second: Interval
-    difference: Interval
-    verdict: str
+    difference: Interval  # of the first less the second, paired by photo
+    verdict: str  # "first", "second" or "no difference", the last where the interval holds zero
 
 
 def evaluate(
@@ -78,8 +68,7 @@ def evaluate(
     """Score one caption a photo.
 
     Args:
-        captions: caption by key.
-        references: references by the same keys.
+        captions, references: by the same keys.
         seen: captions of the training data, for the share that is repeated verbatim.
         candidates: several captions a photo by the same keys, for the score of the best of them.
         scorers: those of `pycocoevalcap` that are wanted, keys of `reference.SCORERS`.
@@ -107,9 +96,7 @@ def evaluate(
 
 
 def _retrieval(
-    captions: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-    matcher: Matcher | None,
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], matcher: Matcher | None
 ) -> list[Measure | Missing]:
     label = "retrieval R@1"
     if matcher is None:
@@ -141,11 +128,8 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
             verdict = "first" if difference.value * ours.better > 0 else "second"
         elif difference.excludes_zero:
             verdict = "they differ"
-        rows.append(
-            Difference(
-                ours.label, ours.key, ours.interval(), theirs.interval(), difference, verdict
-            )
-        )
+        both = ours.interval(), theirs.interval()
+        rows.append(Difference(ours.label, ours.key, *both, difference, verdict))
     return rows
 
 
@@ -173,7 +157,7 @@ def oddities(captions: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _mostly_foreign(text: str) -> bool:
-    letters = [char for char in text if char.isalpha()]
+    letters = list(filter(str.isalpha, text))
     latin = sum(unicodedata.name(char, "").startswith("LATIN") for char in letters)
     return 2 * latin < len(letters)
 

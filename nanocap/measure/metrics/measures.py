@@ -66,20 +66,14 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class SumMeasure:
-    """A figure that is a function of sums over the photos.
-
-    Attributes:
-        sums: [photos, parts], what each photo adds to each part.
-        value: [..., parts] to [...].
-        offset: added to the value, where a scorer aggregates by a rule that is no sum.
-    """
+    """A figure that is a function of sums over the photos."""
 
     key: str
     label: str
-    sums: Floats
-    value: Callable[[Floats], Floats]
+    sums: Floats  # [photos, parts], what each photo adds to each part
+    value: Callable[[Floats], Floats]  # [..., parts] to [...]
     better: int = 1
-    offset: float = 0.0
+    offset: float = 0.0  # added to the value, where a scorer aggregates by a rule that is no sum
 
     def interval(self) -> Interval:
         """The figure, with the percentile interval of the bootstrap over photos."""
@@ -99,17 +93,12 @@ class SumMeasure:
 
 @dataclass(frozen=True)
 class SetMeasure:
-    """A figure of a set of texts as a whole.
-
-    Attributes:
-        texts: one a photo.
-        value: of any part of the texts.
-    """
+    """A figure of a set of texts as a whole."""
 
     key: str
     label: str
-    texts: tuple[str, ...]
-    value: Callable[[Sequence[str]], float]
+    texts: tuple[str, ...]  # one a photo
+    value: Callable[[Sequence[str]], float]  # of any part of the texts
     better: int = 1
 
     def interval(self) -> Interval:
@@ -168,7 +157,6 @@ def _percentiles(value: float, resampled: Floats) -> Interval:
 def _jackknife(value: float, without: Floats) -> Interval:
     groups = len(without)
     deviation = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
+    reach = NORMAL_95 * float(deviation)
     # a part of a set is smaller than the set: the spread counts, not the place
-    return Interval(
-        value, value - NORMAL_95 * float(deviation), value + NORMAL_95 * float(deviation)
-    )
+    return Interval(value, value - reach, value + reach)

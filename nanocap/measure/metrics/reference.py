@@ -40,8 +40,7 @@ def reference_measures(
     """CIDEr, BLEU-1 to 4, ROUGE-L, METEOR and SPICE, all times 100, as papers print them.
 
     Args:
-        captions: caption by key.
-        references: references by the same keys.
+        captions, references: by the same keys.
         scorers: keys of `SCORERS`; all by default.
     Raises:
         NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
@@ -187,10 +186,11 @@ def tokenize(
         raise NanocapError(
             "the PTB tokenizer needs Java: install it (apt-get install default-jre-headless)"
         )
-    # one start of Java for both: the tokenizer is given a text a line
+    # one start of Java for both: the tokenizer is given a text a line, and whatever ends a line for
+    # Java inside a text would shift all that follow
     texts = {(0, key): [text] for key, text in captions.items()}
     texts |= {(1, key): list(several) for key, several in references.items()}
-    lines = {key: [{"caption": _one_line(text)} for text in texts[key]] for key in texts}
+    lines = {key: [{"caption": " ".join(text.split())} for text in texts[key]] for key in texts}
     words = PTBTokenizer().tokenize(lines)
     given, found = (sum(map(len, table.values())) for table in (lines, words))
     if given != found:
@@ -204,6 +204,26 @@ def tokenize(
     return ours, theirs
 
 
-def _one_line(text: str) -> str:
-    """Whatever ends a line for Java, inside a text, would shift all that follow."""
-    return " ".join(text.split())
+def oracle_measure(
+    candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
+) -> Measure:
+    """CIDEr (times 100) of each photo's best candidate: how much a better choice could gain.
+
+    Raises:
+        NanocapError: Java is missing or does not run.
+        MissingExtraError: `pycocoevalcap` is not installed.
+    """
+    most = max(map(len, candidates.values()))
+    single = {
+        f"{n} {key}": texts[n] for key, texts in candidates.items() for n in range(len(texts))
+    }
+    ours, theirs = tokenize(single, references)
+    from pycocoevalcap.cider.cider import Cider
+
+    # every place is scored against all references, so that their document frequencies are the same
+    best = np.full(len(candidates), -np.inf)
+    for n in range(most):
+        words = {key: ours[f"{min(n, len(texts) - 1)} {key}"] for key, texts in candidates.items()}
+        _, scores = Cider().compute_score({key: theirs[key] for key in words}, words)
+        best = np.maximum(best, scores)
+    return mean_measure("oracle_cider", f"CIDEr, best of {most}", best, 100)

@@ -14,14 +14,23 @@ import numpy as np
 
 from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact
-from nanocap.errors import MissingExtraError
+from nanocap.cores import available_cores
+from nanocap.errors import EngineError, MissingExtraError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource
-from nanocap.measure.report.probes import Floats, NoAttention, decoder_probe, encoder_probe
+from nanocap.measure.bench.graphs import (
+    begin_feeds,
+    controls,
+    import_onnx,
+    run_tensors,
+    with_outputs,
+)
+from nanocap.measure.report.probes import Floats, NoAttention, assignments, softmaxes
+from nanocap.runtime.engines import Engine, load_engine
+from nanocap.runtime.state import State
 
 STRIDE = 16  # pixels a side of one place, as in `nanocap.student.dimensions`
 TOLERANCE = 1e-3
-CROSS, CACHE = ("cross_keys", "cross_values"), ("new_keys", "new_values")
 
 
 class Attention:
@@ -41,27 +50,29 @@ class Attention:
         chosen = next(one for one in self.manifest.artifacts if one.name == artifact)
         if chosen.backend != "onnx":
             raise NoAttention(f"artifact {artifact}: only ONNX graphs tell, not {chosen.backend}")
-        files = bundle.load(chosen)
         try:
-            self._open(chosen, {role: files[path] for role, path in chosen.files.items()})
+            self._engine = self._open(chosen, bundle.load(chosen))
         except NoAttention as error:
             raise NoAttention(f"artifact {artifact}: {error}") from None
-        except MissingExtraError as error:
+        except (EngineError, MissingExtraError) as error:
             raise NoAttention(str(error)) from None
 
-    def _open(self, artifact: Artifact, graphs: dict[str, bytes]) -> None:
-        sizes, image_size = self.manifest.sizes, self.manifest.image.size
-        self.side = image_size // STRIDE
-        cross = (sizes.layers, 1, artifact.visual_tokens, sizes.cross_width)
-        self._cache = (sizes.layers, 1, sizes.max_tokens, sizes.cache_width)
-        shapes = {"tokens": (1, 1), "position": (1,), "cross_keys": cross, "cross_values": cross}
-        shapes |= {"keys": self._cache, "values": self._cache}
-        self._encoder = encoder_probe(
-            graphs["encoder"], image_size, self.side**2, artifact.visual_tokens, sizes.width
-        )
-        self._decoder = decoder_probe(
-            graphs["decoder"], shapes, artifact.visual_tokens, sizes.layers
-        )
+    def _open(self, artifact: Artifact, files: dict[str, bytes]) -> Engine:
+        """The artifact's engine, in whose states the inner tensors stand beside its own."""
+        sizes, size, tokens = self.manifest.sizes, self.manifest.image.size, artifact.visual_tokens
+        self.side = size // STRIDE
+        load = import_onnx().load_model_from_string
+        begin, step = (load(files[artifact.files[role]]) for role in ("begin", "step"))
+        start = np.zeros((1, size, size, 3), np.uint8), 1, *controls(self.manifest)
+        state = load_engine(artifact, files, available_cores()).begin(*start)
+        tensors = run_tensors(begin, begin_feeds(*start))
+        self._matrices = assignments(begin, tensors, self.side**2, tokens, sizes.width)
+        self._layers = softmaxes(step, run_tensors(step, state), tokens, sizes.layers)
+        wider = {
+            artifact.files["begin"]: with_outputs(begin, self._matrices),
+            artifact.files["step"]: with_outputs(step, self._layers),
+        }
+        return load_engine(artifact, wider, available_cores())
 
     def maps(self, photo: ImageSource, ids: Sequence[int], length: str | None = None) -> Floats:
         """What was looked at when each of `ids` was chosen.
@@ -77,30 +88,24 @@ class Attention:
             NoAttention: the encoder's tensors are no assignments.
         """
         pixels = load_image(photo, self.manifest.image)[None]
-        cross, matrices = self._encoder.run(CROSS, {"pixels": pixels})
+        begun = controls(self.manifest, length)
+        state = self._engine.begin(pixels, 1, *begun)
+        matrices = [state[name] for name in self._matrices]
         for matrix in matrices:
             if matrix.min() < 0 or np.abs(matrix.sum(-1) - 1).max() > TOLERANCE:
                 raise NoAttention("what its encoder multiplies the tokens with is no mean of them")
         start = np.eye(self.side**2, dtype=np.float32)
         spread = reduce(lambda known, matrix: matrix[0] @ known, matrices, start)  # [N, places]
-        maps: Floats = self._weights(cross, ids, length) @ spread
+        maps: Floats = self._weights(state, begun[:2], ids) @ spread
         return maps.reshape(-1, self.side, self.side)
 
-    def _weights(self, cross: Sequence[Floats], ids: Sequence[int], length: str | None) -> Floats:
+    def _weights(self, state: State, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
         """Weights [pieces, visual tokens]."""
-        controls, defaults = self.manifest.controls, self.manifest.decoding
-        prefix = (controls.quality[defaults.quality], controls.length[length or defaults.length])
-        cache: Sequence[Floats] = [np.zeros(self._cache, np.float32) for _ in CACHE]
         rows = []
         # the step that is fed a piece chooses the next: the last piece need not be fed
-        for position, token in enumerate([*prefix, *ids][:-1]):
-            feeds = {
-                "tokens": np.array([[token]], np.int64),
-                "position": np.array([position], np.int64),
-                **dict(zip(CROSS, cross, strict=True)),
-                **dict(zip(("keys", "values"), cache, strict=True)),
-            }
-            cache, layers = self._decoder.run(CACHE, feeds)
-            if position >= len(prefix) - 1:
-                rows.append(np.mean([layer.mean(axis=(0, 1, 2)) for layer in layers], axis=0))
-        return np.stack(rows) if rows else np.zeros((0, cross[0].shape[2]), np.float32)
+        for position, token in enumerate([*prompt, *ids][:-1]):
+            state = self._engine.step({**state, "tokens": np.array([[token]])})
+            if position >= len(prompt) - 1:
+                layers = [state[name].mean(axis=(0, 1, 2)) for name in self._layers]
+                rows.append(np.mean(layers, axis=0))
+        return np.stack(rows) if rows else np.zeros((0, state["cross_keys"].shape[2]), np.float32)

@@ -18,8 +18,8 @@ from nanocap.measure.report.plots.roofline import Point, roofline_plot
 from nanocap.measure.report.plots.stages import Bar, stage_plot
 
 SCORE = "CIDEr"
-CONTROLS = 2  # pieces that a decoder is fed before it chooses the first
-STAGES = ("decode and resize", "encoder", "decoder steps", "search and the rest")
+BESIDES = 2  # steps besides one a piece: that of the first control token, and that which ends
+STAGES = ("decode and resize", "begin", "steps", "the rest")
 
 
 def write_bench_page(folder: Path, report: Report, manifest: Manifest) -> Path:
@@ -62,7 +62,7 @@ def _values(report: Report, manifest: Manifest) -> dict[str, Any]:
     bubbles = [
         Bubble(
             _label(run),
-            _default(run, manifest).timing.p50,
+            run.captions[-1].timing.p50,  # that with the bundle's own beams
             report.artifact_bytes[run.artifact],
             quality.get(run.artifact),
             order[run.artifact],
@@ -76,7 +76,7 @@ def _values(report: Report, manifest: Manifest) -> dict[str, Any]:
         "report": report,
         "values": as_json(report),
         "bubbles": bubble_plot(bubbles, axis),
-        "beams": manifest.decoding.beams,
+        "beams": manifest.search.beams,
         "unmeasured": [name for name in order if name not in quality],
         "artifacts": order,
         "stages": STAGES,
@@ -85,16 +85,11 @@ def _values(report: Report, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _default(run: RunResult, manifest: Manifest) -> CaptionResult:
-    """The caption with the bundle's own beams."""
-    return next(c for c in run.captions if c.beams == manifest.decoding.beams)
-
-
 def _bar(run: RunResult, caption: CaptionResult, report: Report) -> Bar:
     """A caption of the smallest photo, taken apart; what the stages leave over is the rest."""
-    encoder = next(stage for stage in run.stages if not stage.beams).timing.p50
+    begin = next(stage for stage in run.stages if not stage.beams).timing.p50
     step = next(stage for stage in run.stages if stage.beams == caption.beams).timing.p50
-    parts = [report.photos[-1].timing.p50, encoder, step * (caption.tokens + CONTROLS)]
+    parts = [report.photos[-1].timing.p50, begin, step * (caption.tokens + BESIDES)]
     whole = caption.timing.p50
     parts.append(max(0.0, whole - sum(parts)))
     label = f"{_label(run)}, {_search(caption.beams)}"

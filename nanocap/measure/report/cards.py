@@ -28,23 +28,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class Side:
-    """One captioner.
+    """One captioner."""
 
-    Attributes:
-        name: for people.
-        texts: captions by key.
-        bundle: its path; None where the captions come from a file.
-        artifact: its name, of a bundle.
-        length: that captions were asked for with; None for the bundle's default.
-        spoken: captions of a bundle by key, with their pieces.
-    """
-
-    name: str
-    texts: Mapping[str, str]
-    bundle: Path | None = None
-    artifact: str = ""
-    length: str | None = None
-    spoken: Mapping[str, Caption] = field(default_factory=dict)
+    name: str  # for people
+    texts: Mapping[str, str]  # captions by key
+    bundle: Path | None = None  # its path; None where the captions come from a file
+    artifact: str = ""  # its name, of a bundle
+    length: str | None = None  # that captions were asked for with; None for the bundle's default
+    spoken: Mapping[str, Caption] = field(default_factory=dict)  # a bundle's, with their pieces
 
     @classmethod
     def of_bundle(
@@ -57,35 +48,24 @@ class Side:
 
 @dataclass(frozen=True)
 class Said:
-    """One captioner's sentence about one photo.
-
-    Attributes:
-        scores: names and values for people.
-    """
+    """One captioner's sentence about one photo."""
 
     words: tuple[Word, ...]
-    scores: tuple[tuple[str, str], ...]
+    scores: tuple[tuple[str, str], ...]  # names and values for people
 
 
 @dataclass(frozen=True)
 class Card:
-    """A photo on a page.
-
-    Attributes:
-        anchor: its name in the page's addresses.
-        picture: a JPEG as a data URI, of `width` by `height` pixels.
-        alt: what stands for it where it is not seen: the first captioner's caption.
-        said: by each captioner.
-    """
+    """A photo on a page."""
 
     key: str
-    anchor: str
-    picture: str
+    anchor: str  # its name in the page's addresses
+    picture: str  # a JPEG as a data URI, of `width` by `height` pixels
     width: int
     height: int
-    alt: str
+    alt: str  # what stands for it where it is not seen: the first captioner's caption
     references: tuple[str, ...]
-    said: tuple[Said, ...]
+    said: tuple[Said, ...]  # by each captioner
 
 
 class Reader:

@@ -13,17 +13,11 @@ SAMPLE, ENDS = 24, 12  # photos by chance; photos at each end
 
 @dataclass(frozen=True)
 class Section:
-    """Photos under one heading.
+    """Photos under one heading."""
 
-    Attributes:
-        name: `sample`, `lowest` or `highest`.
-        keys: shown here.
-        elsewhere: that belong here as well and are shown in an earlier section.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    elsewhere: tuple[str, ...] = ()
+    name: str  # `sample`, `lowest` or `highest`
+    keys: tuple[str, ...]  # shown here
+    elsewhere: tuple[str, ...] = ()  # that belong here as well and are shown in an earlier section
 
 
 def choose(keys: Sequence[str], scores: Mapping[str, float] | None) -> list[Section]:
@@ -42,11 +36,6 @@ def choose(keys: Sequence[str], scores: Mapping[str, float] | None) -> list[Sect
     ends = {"lowest": ascending[:ENDS], "highest": ascending[::-1][:ENDS]}
     for name, wanted in ends.items():
         shown = {key for section in sections for key in section.keys}
-        sections.append(
-            Section(
-                name,
-                tuple(key for key in wanted if key not in shown),
-                tuple(key for key in wanted if key in shown),
-            )
-        )
+        here = tuple(key for key in wanted if key not in shown)
+        sections.append(Section(name, here, tuple(key for key in wanted if key in shown)))
     return sections

@@ -21,15 +21,11 @@ NO_DIFFERENCE = "no difference"
 
 @dataclass(frozen=True)
 class Shown:
-    """A section with its cards.
-
-    Attributes:
-        elsewhere: key and anchor of photos of it that an earlier section shows.
-    """
+    """A section with its cards."""
 
     name: str
     cards: tuple[Card, ...]
-    elsewhere: tuple[tuple[str, str], ...]
+    elsewhere: tuple[tuple[str, str], ...]  # key and anchor of photos that an earlier one shows
 
 
 def write_eval_page(

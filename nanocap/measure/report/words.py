@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from nanocap.bundle.vocabulary import SENTENCE_ENDS, WORD_MARK
+from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.caption import Caption
 from nanocap.measure.report.probes import Floats
 
@@ -20,14 +20,10 @@ AWAY, THERE = (12.0, 16.0, 34.0, 175.0), (255.0, 176.0, 0.0, 60.0)
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a caption, as it is shown.
-
-    Attributes:
-        overlay: a picture to stretch over the photo, as a data URI; empty where there is no map.
-    """
+    """One word of a caption, as it is shown."""
 
     text: str
-    overlay: str = ""
+    overlay: str = ""  # a picture to stretch over the photo, as a data URI; empty without a map
 
 
 def words_of(caption: Caption, maps: Floats | None) -> tuple[Word, ...]:
@@ -37,17 +33,13 @@ def words_of(caption: Caption, maps: Floats | None) -> tuple[Word, ...]:
         maps: [pieces, side, side], one for each of its tokens; a word of several pieces gets their
             mean. None where nothing is known.
     """
-    if maps is None or not caption.tokens:
-        return tuple(Word(text) for text in caption.text.split())
-    pieces = [token.piece for token in caption.tokens]
-    groups = [group for group in _groups(pieces) if _text(pieces, group)]
-    texts = [_text(pieces, group) for group in groups]
-    texts[0] = texts[0][0].upper() + texts[0][1:]
-    if not texts[-1].endswith(SENTENCE_ENDS):
-        texts[-1] += "."
+    words = caption.text.split()
+    groups = _groups([token.piece for token in caption.tokens])
+    if maps is None or len(groups) != len(words):
+        return tuple(Word(text) for text in words)
     return tuple(
         Word(text, overlay(maps[group].mean(axis=0)))
-        for text, group in zip(texts, groups, strict=True)
+        for text, group in zip(words, groups, strict=True)
     )
 
 
@@ -75,8 +67,4 @@ def _groups(pieces: Sequence[str]) -> list[list[int]]:
         if piece.startswith(WORD_MARK) or not groups:
             groups.append([])
         groups[-1].append(place)
-    return groups
-
-
-def _text(pieces: Sequence[str], group: Sequence[int]) -> str:
-    return "".join(pieces[place] for place in group).replace(WORD_MARK, " ").strip()
+    return [group for group in groups if any(pieces[place] != WORD_MARK for place in group)]

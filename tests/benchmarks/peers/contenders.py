@@ -10,12 +10,13 @@ import platform
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from architectures import ARCHITECTURES, Architecture
 
+NEVER = -1e30  # added to a log probability
 # Captions the photo from its file on; returns how many ids were generated, the end included.
 Caption = Callable[[], int]
 
@@ -72,28 +73,35 @@ class Nanocap(Contender):
 
     def load(self, work: Path, task: Task) -> Caption:
         from nanocap import Captioner
-        from nanocap.runtime.decoding import Search
+        from nanocap.image.image import load_image
 
-        class Exact(Captioner):
-            """Captions of exactly so many pieces: the end is barred like any special piece."""
+        captioner = Captioner(threads=task.threads)
+        tokens = task.tokens
+        if tokens is None:  # the end is generated like the others, and not in `tokens`
+            return lambda: len(captioner(task.photo, beams=1).tokens) + 1
+        manifest, searcher = captioner.manifest, captioner._model.searcher
+        options = captioner._options(beams=1)
 
-            def _options(
-                self, beams: int | None, length_penalty: float | None, n_best: int = 1
-            ) -> Search:
-                options = super()._options(beams, length_penalty, n_best)
-                if task.tokens is None:
-                    return options
-                if task.tokens > options.max_length:
-                    raise ValueError(f"nano-s writes at most {options.max_length} tokens")
-                never = (*options.never, options.end)
-                return replace(options, max_length=task.tokens, never=never)
+        def exactly() -> int:
+            """A caption of exactly so many pieces: the end is barred like any special piece."""
+            pixels = load_image(task.photo, manifest.image)[None]
+            state = searcher.engine.begin(
+                pixels, 1, options.quality, options.length, options.length_penalty
+            )
+            longest = state["ids"].shape[-1]
+            if tokens > longest:
+                raise ValueError(f"nano-s writes at most {longest} tokens")
+            state["bias"][..., manifest.tokens.end] = NEVER
+            for _ in range(1 + tokens):  # the first step is the prompt's
+                state = searcher.engine.step(state)
+            ids = searcher.partial(state)
+            captioner.vocabulary.text(ids)
+            return len(ids)
 
-        captioner = Exact(threads=task.threads)
-        end = int(task.tokens is None)  # generated like the others, and not in `tokens`
-        return lambda: len(captioner(task.photo, beams=1).tokens) + end
+        return exactly
 
     def size(self, work: Path) -> int:
-        """The whole bundle, with the manifest, the tokenizer and the card."""
+        """The whole bundle, with the manifest and the card."""
         from nanocap.bundle import default_bundle
 
         return _weigh(Path(default_bundle()), "*")

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nanocap.distill.data.augment import augment, decode, squash
+from nanocap.distill.data.augment import augment, squash
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps, Photos, may_flip, normalize
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.image.image import load_image
+from nanocap.image.image import load_image, load_rgb
 from nanocap.image.rule import ImageRule
 from nanocap.student import Student
 
@@ -46,7 +46,7 @@ def test_a_photo_that_is_stored_on_its_side_is_learned_upright() -> None:
     exif[0x0112] = 6  # to be turned by 90 degrees
     buffer = io.BytesIO()
     halves(60, 40).save(buffer, "PNG", exif=exif)
-    image = decode(buffer.getvalue())
+    image = load_rgb(buffer.getvalue())
     assert image.size == (40, 60)
     assert image.getpixel((20, 5)) == (255, 0, 0)
     assert image.getpixel((20, 55)) == (0, 0, 255)
@@ -107,7 +107,7 @@ def test_decode_gives_rgb_of_any_mode() -> None:
     for mode in ("L", "P", "RGBA", "CMYK"):
         buffer = io.BytesIO()
         Image.new(mode, (5, 4)).save(buffer, "TIFF")
-        image = decode(buffer.getvalue())
+        image = load_rgb(buffer.getvalue())
         assert (image.mode, image.size) == ("RGB", (5, 4))
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from nanocap import Captioner
-from nanocap.bundle import Bundle
+from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.manifest import Manifest, safe_path
 from nanocap.bundle.writer import write_bundle, write_zip
 from nanocap.errors import BundleError, OptionError
 from nanocap.files.whole_file import whole_file
 
 Values = dict[str, Any]
+FILES = ("README.md", "golden.png", "onnx/begin.onnx", "onnx/step.onnx")
 
 
 @pytest.fixture
@@ -49,23 +50,17 @@ def edit(bundle: Path, change: Callable[[Values], object]) -> None:
 
 
 def test_a_manifest_survives_the_round_trip(tiny_bundle: Path) -> None:
-    manifest = Bundle(tiny_bundle).manifest
-    assert Manifest.from_json(manifest.to_json()) == manifest
-    assert manifest.to_json() == (tiny_bundle / "manifest.json").read_bytes()
-    assert manifest.schema == 1
-    assert set(manifest.files) == {
-        "README.md",
-        "golden.png",
-        "onnx/decoder.onnx",
-        "onnx/encoder.onnx",
-        "tokenizer.json",
-    }
+    for bundle in (tiny_bundle, default_bundle()):
+        manifest = Bundle(bundle).manifest
+        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert manifest.to_json() == (bundle / "manifest.json").read_bytes()
+        assert manifest.schema == 2
+    assert set(Bundle(tiny_bundle).manifest.files) == set(FILES), (
+        "the pieces are in the manifest: no tokenizer.json"
+    )
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["README.md", "golden.png", "onnx/decoder.onnx", "onnx/encoder.onnx", "tokenizer.json"],
-)
+@pytest.mark.parametrize("name", FILES)
 def test_one_byte_changed(name: str, bundle: Path) -> None:
     path = bundle / name
     data = bytearray(path.read_bytes())
@@ -75,14 +70,14 @@ def test_one_byte_changed(name: str, bundle: Path) -> None:
 
 
 def test_files_too_long_too_short_or_missing(bundle: Path) -> None:
-    path = bundle / "onnx" / "encoder.onnx"
+    path = bundle / "onnx" / "begin.onnx"
     data = path.read_bytes()
     path.write_bytes(data + b"\0")
     assert "larger than the manifest states" in refusal(bundle)
     path.write_bytes(data[:-1])
     assert f"has {len(data) - 1} bytes instead of {len(data)}" in refusal(bundle)
     path.unlink()
-    assert "onnx/encoder.onnx is missing" in refusal(bundle)
+    assert "onnx/begin.onnx is missing" in refusal(bundle)
     path.mkdir()
     assert "not a regular file" in refusal(bundle)
 
@@ -109,7 +104,7 @@ def test_a_path_outside(path: str, bundle: Path, tmp_path: Path) -> None:
     edit(bundle, lambda values: values["files"].update({path: values["files"]["README.md"]}))
     assert "leaves the bundle" in refusal(bundle)
     edit(bundle, lambda values: values["files"].pop(path))
-    edit(bundle, lambda values: values["artifacts"][0]["files"].update(encoder=path))
+    edit(bundle, lambda values: values["artifacts"][0]["files"].update(begin=path))
     refusal(bundle)
 
 
@@ -139,8 +134,8 @@ def put(*path: str | int, value: object) -> Callable[[Values], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("schema", value=2), "schema must be 1 for this version of nanocap, found 2"),
-        (put("schema", value="1"), "schema must be 1"),
+        (put("schema", value=1), "schema must be 2 for this version of nanocap, found 1"),
+        (put("schema", value="2"), "schema must be 2"),
         (put("name", value=""), "name must be a text"),
         (put("version", value=1), "version must be a text, found 1"),
         (put("dimensions", value=[]), "dimensions must be an object"),
@@ -153,18 +148,48 @@ def put(*path: str | int, value: object) -> Callable[[Values], object]:
         (put("image", "mean", value=[1, 2]), "mean must be a list of 3 numbers"),
         (put("image", "std", value=[1, 2, "3"]), "std must be a list of 3 numbers"),
         (put("image", "std", value=[1, 2, 0]), "std above 0"),
+        (put("image", "resize", value="gaussian"), "resize must be that of bilinear"),
+        (put("image", "resize", "precision_bits", value=8), "resize must be that of bilinear"),
         (put("tokens", "end", value=10**6), "end must be a whole number from 0 to"),
         (put("tokens", "end", value=0), "share an id"),
         (put("controls", value={}), "quality must be an object"),
         (put("controls", "length", "short", value="7"), "short must be a whole number"),
         (put("controls", "length", "short", value=6), "share an id"),
-        (put("decoding", "beams", value=0), "beams must be a whole number from 1 to 64"),
-        (put("decoding", "length_penalty", value="1"), "length_penalty must be a number"),
-        (put("decoding", "quality", value="best"), "quality 'best' is not among the controls"),
+        (put("vocabulary", value=["a"]), "vocabulary must be an object"),
+        (put("vocabulary", "pieces", 3, value=7), "pieces must be a list of texts"),
+        (put("vocabulary", "pieces", value=["a"]), "pieces must be a list of 29 texts"),
+        (put("vocabulary", "pieces", value=[""] * 29), "pieces must be a list of 29 texts"),
+        (put("vocabulary", "special", value=[29]), "special must be a list of ids"),
+        (put("vocabulary", "special", value=[True]), "special must be a list of ids"),
+        (put("vocabulary", "special", value=None), "special must be a list of ids"),
+        (put("presentation", value=None), "presentation must be an object"),
+        (put("presentation", "capital", value=1), "capital must be true or false"),
+        (put("presentation", "stop", value=""), "stop must be a text"),
+        (put("presentation", "ends", value="."), "ends must be a list of texts"),
+        (put("presentation", "ends", value=[""]), "ends must be a list of texts"),
+        (put("search", value=None), "search must be an object"),
+        (put("search", "beams", value=0), "beams must be a whole number from 1 to 64"),
+        (put("search", "length_penalty", value="1"), "length_penalty must be a number"),
+        (put("search", "quality", value="best"), "quality 'best' is not among the controls"),
         (put("artifacts", value=[]), "artifacts is empty"),
         (put("artifacts", value=[1]), "artifacts must be a list of objects"),
         (put("artifacts", 0, "backend", value="os.path"), "backend must be a plain"),
-        (put("artifacts", 0, "files", "encoder", value="x.onnx"), "no entry for x.onnx"),
+        (put("artifacts", 0, "beams", value=3), "beams must be a list of 2 whole numbers"),
+        (put("artifacts", 0, "beams", value=[0, 5]), "whole numbers from 1 to 64"),
+        (put("artifacts", 0, "beams", value=[5, 3]), "whole numbers from 5 to 64"),
+        (put("artifacts", 0, "beams", value=[1, 65]), "whole numbers from 1 to 64"),
+        (put("artifacts", 0, "state", value=None), "state must be a list of objects"),
+        (put("artifacts", 0, "state", 0, "name", value=""), "name must be a text"),
+        (put("artifacts", 0, "state", 0, "type", value="float64"), "type must be one of float32"),
+        (put("artifacts", 0, "state", 0, "shape", value=4), "shape must be a list of whole"),
+        (put("artifacts", 0, "state", 0, "shape", value=["photos"]), "numbers and images, beams"),
+        (put("artifacts", 0, "state", 0, "shape", value=[0]), "shape must be a list of whole"),
+        (put("artifacts", 0, "state", 0, "shape", value=[True]), "shape must be a list of whole"),
+        (put("artifacts", 0, "state", 0, "constant", value="no"), "constant must be true or false"),
+        (put("artifacts", 0, "session", value=[]), "session must be an object"),
+        (put("artifacts", 0, "session", "ep.context_file_path", value="x"), "of no other entries"),
+        (put("artifacts", 0, "session", "session.disable_quant_qdq", value=1), "must be a text"),
+        (put("artifacts", 0, "files", "begin", value="x.onnx"), "no entry for x.onnx"),
         (put("golden", "artifact", value="other"), "golden names no artifact: other"),
         (put("golden", "image", value="other.png"), "no entry for other.png"),
         (put("files", "README.md", "sha256", value="00"), "sha256 must be 64"),
@@ -197,9 +222,9 @@ def test_a_manifest_too_large_to_read(bundle: Path) -> None:
 def test_graphs_that_the_engine_refuses(bundle: Path, tmp_path: Path) -> None:
     """Right hashes, wrong content: the line names the artifact and the file."""
     files = {path: (bundle / path).read_bytes() for path in Bundle(bundle).manifest.files}
-    files["onnx/encoder.onnx"] = b"no graph"
+    files["onnx/begin.onnx"] = b"no graph"
     broken = write_bundle(tmp_path / "broken", Bundle(bundle).manifest, files)
-    with pytest.raises(Exception, match=r"^artifact onnx-fp32: ONNX Runtime .* refuses onnx/enc"):
+    with pytest.raises(Exception, match=r"^artifact onnx-fp32: ONNX Runtime .* refuses onnx/begin"):
         Captioner(broken)
 
 

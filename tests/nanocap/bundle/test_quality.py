@@ -58,7 +58,7 @@ def test_figures_of_other_files_are_refused(bundle: Path) -> None:
     record(bundle, artifact.name, "holiday", FIGURES)
     opened = Bundle(bundle)
     files = {path: opened.read(path) for path in opened.manifest.files}
-    files[artifact.files["decoder"]] += b"\0"
+    files[artifact.files["step"]] += b"\0"
     write_bundle(bundle, opened.manifest, files, overwrite=True)
     with pytest.raises(BundleError, match=r"figures on 'holiday' are of other files.*--record"):
         check(Bundle(bundle))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nanocap.bundle.vocabulary import Vocabulary, present
+from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.errors import BundleError
 
 SPECIAL = ["<pad>", "<end>", "<unk>", "<high>", "<short>"]
@@ -36,7 +36,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    return Vocabulary.from_json(tokenizer.to_str().encode(), tokenizer.get_vocab_size())
+    return Vocabulary.from_tokenizer(tokenizer.to_str().encode(), tokenizer.get_vocab_size())
 
 
 def test_pieces_and_special_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
@@ -77,7 +77,7 @@ def test_any_ids_decode_as_with_tokenizers(
     ],
 )
 def test_a_sentence_has_a_capital_and_a_full_stop(text: str, sentence: str) -> None:
-    assert present(text) == sentence
+    assert Presentation().sentence(text) == sentence
 
 
 def tokenizer_file(**changes: Any) -> bytes:
@@ -110,12 +110,12 @@ def tokenizer_file(**changes: Any) -> bytes:
 )
 def test_a_file_that_is_no_vocabulary(data: bytes, message: str) -> None:
     with pytest.raises(BundleError) as caught:
-        Vocabulary.from_json(data, size=2, where="bundle x: tokenizer.json")
+        Vocabulary.from_tokenizer(data, size=2, where="bundle x: tokenizer.json")
     assert message in str(caught.value)
     assert str(caught.value).startswith("bundle x: tokenizer.json")
     assert "\n" not in str(caught.value)
 
 
 def test_an_id_without_a_piece_is_no_text() -> None:
-    vocabulary = Vocabulary.from_json(tokenizer_file(), size=5)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer_file(), size=5)
     assert vocabulary.text([0, 4, 1]) == "ab"

@@ -5,15 +5,14 @@ of people's captions of the same photo.
 """
 
 from nanocap.measure.metrics.facts.extraction import Facts, extract
-from nanocap.measure.metrics.facts.measures import fact_measures
 from nanocap.measure.metrics.facts.scoring import (
     KINDS,
     Fact,
     FactCounts,
-    FactRates,
     PhotoCounts,
     closure,
     fact_counts,
+    fact_measures,
     of_kind,
 )
 
@@ -21,7 +20,6 @@ __all__ = [
     "KINDS",
     "Fact",
     "FactCounts",
-    "FactRates",
     "Facts",
     "PhotoCounts",
     "closure",

@@ -21,34 +21,29 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Entries:
-    """The sets of one file.
+    """The sets of one file."""
 
-    Attributes:
-        names: the name of the set of each word or phrase, the names themselves included.
-        kinds: every kind of each name, kinds of kinds included, the name itself too.
-    """
-
-    names: Mapping[str, str]
-    kinds: Mapping[str, frozenset[str]]
+    names: Mapping[str, str]  # of the set of each word or phrase, the names themselves included
+    kinds: Mapping[str, frozenset[str]]  # of each name, kinds of kinds and the name itself too
 
     def entails(self, special: str, general: str) -> bool:
         """Whether who says `special` has also said `general`: a boy is a person."""
         return special == general or general in self.kinds.get(special, ())
 
+    def related(self, one: str, other: str) -> bool:
+        """Whether either entails the other."""
+        return self.entails(one, other) or self.entails(other, one)
+
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All that the parser knows about words.
-
-    Attributes:
-        abstract: nouns of captions that name nothing one could point at; they are no objects.
-    """
+    """All that the parser knows about words."""
 
     objects: Entries
     attributes: Entries
     verbs: Entries
     prepositions: Entries
-    abstract: frozenset[str]
+    abstract: frozenset[str]  # nouns that name nothing one could point at; they are no objects
 
 
 def parse(text: str) -> Entries:

@@ -24,17 +24,11 @@ from nanocap.measure.metrics.facts.words import Unit, units
 
 @dataclass(frozen=True)
 class Facts:
-    """What a text states, by the names of the lexicon's sets.
-
-    Attributes:
-        objects: what is there.
-        attributes: (object, attribute): colour, size, number, material, state or action.
-        relations: (subject, verb or preposition, object).
-    """
+    """What a text states, by the names of the lexicon's sets."""
 
     objects: frozenset[str]
-    attributes: frozenset[tuple[str, str]]
-    relations: frozenset[tuple[str, str, str]]
+    attributes: frozenset[tuple[str, str]]  # of an object: colour, size, number, material, action
+    relations: frozenset[tuple[str, str, str]]  # subject, verb or preposition, object
 
 
 def extract(text: str) -> Facts:
@@ -132,7 +126,7 @@ class _Parser:
         if following is Role.POSSESSIVE:
             self.owner = name
             return
-        self._place(name, opens=following in (Role.VERB, Role.BE) and _is(name, *_ACTORS))
+        self._place(name, opens=following in (Role.VERB, Role.BE) and is_kind(name, *ACTORS))
         self.nearest = name
         self.opening = Role.NOUN
 
@@ -142,7 +136,7 @@ class _Parser:
         joined = self.joined if conjoined else None
         if joined is not None and not joined.is_verb and not opens:
             # "a man in a hat and a woman in a dress", but "a man with a dog and a cat"
-            opens = _is(name, *_ACTORS) and not _is(self.nearest or name, *_ACTORS)
+            opens = is_kind(name, *ACTORS) and not is_kind(self.nearest or name, *ACTORS)
         if self.pending is not None:
             if self.pending.subjects:
                 self._relate(self.pending, name)
@@ -202,8 +196,8 @@ class _Parser:
         """
         direct = self.before in (Role.NOUN, Role.WHO) and self.nearest is not None
         if direct and self.nearest is not None and (self.acted or self.before is Role.WHO):
-            inanimate = self.subjects and not _is(self.subjects[0], *_ACTORS)
-            if _is(self.nearest, *_ACTORS) or inanimate:
+            inanimate = self.subjects and not is_kind(self.subjects[0], *ACTORS)
+            if is_kind(self.nearest, *ACTORS) or inanimate:
                 return (self.nearest,)
         return self.subjects or ((self.nearest,) if self.nearest is not None else ())
 
@@ -225,7 +219,9 @@ class _Parser:
         if preposition == "of":
             return True
         return (
-            preposition == "with" and self.nearest is not None and not _is(self.nearest, *_ACTORS)
+            preposition == "with"
+            and self.nearest is not None
+            and not is_kind(self.nearest, *ACTORS)
         )
 
     def _unknown(self, following: Role) -> None:
@@ -249,9 +245,9 @@ class _Parser:
         for subject in relation.subjects:
             if relation.passive:
                 self.relations.add((name, relation.name, subject))
-            elif relation.name in ("in", "with") and _is(name, "clothing"):
+            elif relation.name in ("in", "with") and is_kind(name, "clothing"):
                 near = self.nearest
-                wearer = near if near is not None and _is(near, "person", "animal") else subject
+                wearer = near if near is not None and is_kind(near, "person", "animal") else subject
                 self.relations.add((wearer, "wear", name))
             else:
                 self.relations.add((subject, relation.name, name))
@@ -264,9 +260,10 @@ class _Parser:
 
 
 _MOST_SUBJECTS = 8  # of one clause: bounds the time that a list of thousands takes
-_ACTORS = ("person", "animal", "vehicle")
+ACTORS = ("person", "animal", "vehicle")
 _IN_PHRASE = (Role.DETERMINER, Role.ADJECTIVE, Role.PARTICIPLE, Role.NEGATION, Role.POSSESSIVE)
 
 
-def _is(name: str, *kinds: str) -> bool:
+def is_kind(name: str, *kinds: str) -> bool:
+    """Whether an object is of one of the kinds."""
     return any(lexicon().objects.entails(name, kind) for kind in kinds)

@@ -11,43 +11,36 @@ caption may be less exact than a reference, never more.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from itertools import product
+from operator import add
 from typing import TypeAlias
+
+import numpy as np
 
 from nanocap.errors import NanocapError
 from nanocap.measure.metrics.facts.entries import lexicon
 from nanocap.measure.metrics.facts.extraction import Facts, extract
+from nanocap.measure.metrics.measures import Floats, Measure, SumMeasure
 
 Fact: TypeAlias = tuple[str, ...]
 
 KINDS = ("objects", "attributes", "relations")
+FIGURES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
 class FactCounts:
-    """Sums of one kind of fact over one photo or many. They add up; that is all they are for.
+    """Sums of one kind of fact over one photo or many. They add up; that is all they are for."""
 
-    Attributes:
-        supported: facts of the captions that some reference entails.
-        mentioned: facts of the captions.
-        covered: what the captions entail of `wanted`.
-        wanted: facts of the references, each counting the share of references that entail it.
-    """
-
-    supported: float = 0.0
-    mentioned: float = 0.0
-    covered: float = 0.0
-    wanted: float = 0.0
+    supported: float = 0.0  # facts of the captions that some reference entails
+    mentioned: float = 0.0  # facts of the captions
+    covered: float = 0.0  # what the captions entail of `wanted`
+    wanted: float = 0.0  # facts of the references, each counting the share of those that entail it
 
     def __add__(self, other: FactCounts) -> FactCounts:
-        return FactCounts(
-            self.supported + other.supported,
-            self.mentioned + other.mentioned,
-            self.covered + other.covered,
-            self.wanted + other.wanted,
-        )
+        return FactCounts(*map(add, astuple(self), astuple(other)))
 
     def rates(self) -> FactRates:
         """Precision, recall and their kind over all that was summed (micro-averaged)."""
@@ -88,6 +81,41 @@ class PhotoCounts:
             self.attributes + other.attributes,
             self.relations + other.relations,
         )
+
+
+def fact_measures(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> list[Measure]:
+    """Precision, recall and F1 of objects, attributes and relations, and hallucinated objects.
+
+    All in percent, micro-averaged over the photos; captions and references have the same keys.
+
+    Raises:
+        NanocapError: a photo has no references.
+        MissingExtraError: `simplemma` is not installed.
+    """
+    counts = [fact_counts(captions[key], references[key]) for key in captions]
+    table = np.array([astuple(photo) for photo in counts], np.float64)  # [photos, kinds, sums]
+    measures: list[Measure] = [
+        SumMeasure(f"{kind}_{figure}", f"{kind} {figure} (%)", table[:, index], _Percent(figure))
+        for index, kind in enumerate(KINDS)
+        for figure in FIGURES
+    ]
+    label, objects = "hallucinated objects (%)", table[:, KINDS.index("objects")]
+    hallucinated = SumMeasure("hallucination", label, objects, _Percent("hallucination"), better=-1)
+    return [*measures, hallucinated]
+
+
+@dataclass(frozen=True)
+class _Percent:
+    """A rate of `FactRates`, by name, of sums [..., 4]."""
+
+    rate: str
+
+    def __call__(self, sums: Floats) -> Floats:
+        flat = sums.reshape(-1, sums.shape[-1])
+        rates = [getattr(FactCounts(*map(float, row)).rates(), self.rate) for row in flat]
+        return 100 * np.array(rates).reshape(sums.shape[:-1])
 
 
 def fact_counts(caption: str, references: Sequence[str]) -> PhotoCounts:

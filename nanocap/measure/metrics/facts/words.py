@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from nanocap.errors import MissingExtraError
-from nanocap.measure.metrics.facts.entries import Entries, lexicon
+from nanocap.measure.metrics.facts.entries import lexicon
 
 Form = Literal["base", "s", "ing", "ed"]
 
@@ -23,20 +23,15 @@ TOKEN = re.compile(r"[a-z]+|'s\b|[0-9]+|[,.;:!?]")
 
 @dataclass(frozen=True)
 class Unit:
-    """A word or phrase, and the name of its set as each part of speech (None: it cannot be one).
-
-    Attributes:
-        form: of the verb; "ed" stands for the past and the participle, irregular ones too.
-        plural: whether the noun is in the plural.
-    """
+    """A word or phrase, and the name of its set as each part of speech (None: it cannot be one)."""
 
     text: str
     noun: str | None = None
     attribute: str | None = None
     verb: str | None = None
     preposition: str | None = None
-    form: Form = "base"
-    plural: bool = False
+    form: Form = "base"  # of the verb; "ed" is the past and the participle, irregular ones too
+    plural: bool = False  # whether the noun is in the plural
 
     @property
     def known(self) -> bool:
@@ -73,16 +68,9 @@ def word(token: str) -> Unit:
     """What a single word may be."""
     known = lexicon()
     noun, plural = _noun(token)
-    verb, form = _verb(token, known.verbs)
-    return Unit(
-        text=token,
-        noun=noun,
-        attribute=known.attributes.names.get(token),
-        verb=verb,
-        preposition=known.prepositions.names.get(token),
-        form=form,
-        plural=plural,
-    )
+    verb, form = _verb(token)
+    attribute, preposition = known.attributes.names.get(token), known.prepositions.names.get(token)
+    return Unit(token, noun, attribute, verb, preposition, form, plural)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -95,20 +83,9 @@ def phrase(text: str) -> Unit | None:
     for ending in _singulars(last):
         noun = noun or known.objects.names.get(f"{start} {ending}")
         plural = plural or (noun is not None and ending != last)
-    verb: str | None = None
-    form: Form = "base"
-    for base, shape in _bases(first):
-        if verb is None and f"{base} {rest}" in known.verbs.names:
-            verb, form = known.verbs.names[f"{base} {rest}"], shape
-    unit = Unit(
-        text=text,
-        noun=noun,
-        attribute=known.attributes.names.get(text),
-        verb=verb,
-        preposition=known.prepositions.names.get(text),
-        form=form,
-        plural=plural,
-    )
+    verb, form = _verb(first, f" {rest}")
+    attribute, preposition = known.attributes.names.get(text), known.prepositions.names.get(text)
+    unit = Unit(text, noun, attribute, verb, preposition, form, plural)
     return unit if unit.known else None
 
 
@@ -120,10 +97,11 @@ def _noun(token: str) -> tuple[str | None, bool]:
     return None, False
 
 
-def _verb(token: str, verbs: Entries) -> tuple[str | None, Form]:
+def _verb(token: str, rest: str = "") -> tuple[str | None, Form]:
+    names = lexicon().verbs.names
     for base, form in _bases(token):
-        if base in verbs.names:
-            return verbs.names[base], form
+        if base + rest in names:
+            return names[base + rest], form
     return None, "base"
 
 

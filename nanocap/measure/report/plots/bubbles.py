@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nanocap.measure.report.plots.drawing import WIDTH, Drawing, series
-from nanocap.measure.report.plots.labels import Labels, text_width
+from nanocap.measure.report.plots.drawing import WIDTH, Drawing, Labels, series, text_width
 from nanocap.measure.report.plots.scale import Scale, padded, tick_text
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 48, 20, 26, 44, 320
@@ -18,18 +17,13 @@ LARGEST = 30.0  # radius of the largest file
 
 @dataclass(frozen=True)
 class Bubble:
-    """One mark.
-
-    Attributes:
-        quality: None where nobody measured it: it stands, hollow, on the axis.
-        series: artifacts of one name have one colour.
-    """
+    """One mark."""
 
     label: str
     ms: float
     bytes: int
-    quality: float | None
-    series: int
+    quality: float | None  # None where nobody measured it: it stands, hollow, on the axis
+    series: int  # artifacts of one name have one colour
 
 
 def bubble_plot(bubbles: Sequence[Bubble], quality: str) -> Markup:

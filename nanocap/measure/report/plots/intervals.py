@@ -17,16 +17,11 @@ ROW, SECOND = 24, 8  # height of a line; how far the second mark of a line is be
 
 @dataclass(frozen=True)
 class Row:
-    """One line.
-
-    Attributes:
-        marks: a value for each series.
-        is_faint: drawn in grey, as where a difference means nothing.
-    """
+    """One line."""
 
     label: str
-    marks: tuple[Interval, ...]
-    is_faint: bool = False
+    marks: tuple[Interval, ...]  # a value for each series
+    is_faint: bool = False  # drawn in grey, as where a difference means nothing
 
 
 def interval_plot(rows: Sequence[Row], label: str) -> Markup:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from nanocap.measure.bench.roofline import Peaks
-from nanocap.measure.report.plots.drawing import WIDTH, Drawing, series
-from nanocap.measure.report.plots.labels import Labels
+from nanocap.measure.report.plots.drawing import WIDTH, Drawing, Labels, series
 from nanocap.measure.report.plots.scale import Scale, tick_text
 
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 52, 14, 26, 44, 340
@@ -21,18 +20,12 @@ LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 52, 14, 26, 44, 340
 
 @dataclass(frozen=True)
 class Point:
-    """A stage of a run.
-
-    Attributes:
-        intensity: operations a byte moved; a multiply-add is two.
-        gops: billions of operations a second that it reached.
-        series: stages of one artifact have one colour.
-    """
+    """A stage of a run."""
 
     label: str
-    intensity: float
-    gops: float
-    series: int
+    intensity: float  # operations a byte moved; a multiply-add is two
+    gops: float  # billions of operations a second that it reached
+    series: int  # stages of one artifact have one colour
 
 
 def roofline_plot(peaks: Peaks, points: Sequence[Point]) -> Markup:

@@ -15,16 +15,11 @@ LEFT, RIGHT, TOP, BOTTOM, ROW = 4, 14, 4, 42, 44
 
 @dataclass(frozen=True)
 class Bar:
-    """One caption's time.
-
-    Attributes:
-        parts: milliseconds by stage, in the order of the way.
-        whole: milliseconds of a whole caption, measured on its own.
-    """
+    """One caption's time."""
 
     label: str
-    parts: tuple[tuple[str, float], ...]
-    whole: float
+    parts: tuple[tuple[str, float], ...]  # milliseconds by stage, in the order of the way
+    whole: float  # milliseconds of a whole caption, measured on its own
 
 
 def stage_plot(bars: Sequence[Bar]) -> Markup:

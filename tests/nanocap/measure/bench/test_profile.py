@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from nanocap.bundle import Bundle
+from nanocap.measure.bench.photos import draw_photo
 from nanocap.measure.bench.profile import BETWEEN, OperatorTime, profile, summarize
-from nanocap.measure.bench.stages import encoder_feeds
+from nanocap.measure.bench.stages import BEGIN, Setup
 
 
 def run(ts: int, us: int) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def test_a_real_graph_leaves_nothing_behind(
     here.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(here))
     monkeypatch.chdir(tmp_path)
-    graph = bundle.read("onnx/encoder.onnx")
-    times = profile(graph, encoder_feeds(bundle.manifest), threads=1, runs=3)
+    setup = Setup(bundle, bundle.manifest.artifacts[0], 1, [draw_photo(64, 48)])
+    times = profile(*setup.graph(BEGIN), threads=1, runs=3)
     assert {"MatMul", "ReduceMean", BETWEEN} <= {time.operator for time in times}
     shares = [time.share for time in times]
     assert shares == sorted(shares, reverse=True)

@@ -15,9 +15,17 @@ from PIL import Image
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.manifest import Artifact, Controls, Golden, Manifest, SearchDefaults, TokenIds
+from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.bundle.writer import write_bundle
-from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs.modules import (
+    DECODER_AXES,
+    DecoderGraph,
+    EncoderGraph,
+    Sizes,
+    state_tensors,
+)
 from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.image.rule import ImageRule
 from nanocap.measure.report.attention import Attention
 from nanocap.measure.report.probes import NoAttention
@@ -25,6 +33,7 @@ from nanocap.runtime.captioner import Captioner
 from nanocap.student import Student, merging
 from nanocap.student import encoder as encoder_module
 from nanocap.student.layers import split_heads
+from nanocap.student.search import Search
 
 IDS = [20, 31, 12, 45, 60]
 PREFIX = [3, 6]
@@ -34,10 +43,16 @@ SIDE = 4  # 64 pixels at stride 16
 def build(students: ModuleType, student: Student, folder: Path) -> Bundle:
     """The student's two graphs as a bundle, fp32."""
     dimensions, sizes = student.dimensions, Sizes.of(student.dimensions)
+    data = students.tokenizer_json().encode()
+    vocabulary = Vocabulary.from_tokenizer(data, dimensions.vocabulary)
+    never = vocabulary.special - {1}
+    search = Search(dimensions.vocabulary, dimensions.max_tokens - 1, 1, 0, never).eval()
+    graphs = SearchGraphs.trace(sizes, search)
+    encoder = trace(EncoderGraph(student), sizes.encoder_example(2))
+    decoder = trace(DecoderGraph(student), sizes.decoder_example(2, 3), DECODER_AXES)
     files = {
-        "e.onnx": trace(EncoderGraph(student), sizes.encoder_example(2)).SerializeToString(),
-        "d.onnx": trace(DecoderGraph(student), sizes.decoder_example(2, 3)).SerializeToString(),
-        "tokenizer.json": students.tokenizer_json().encode(),
+        "b.onnx": graphs.begin(encoder).SerializeToString(),
+        "s.onnx": graphs.step(decoder).SerializeToString(),
         "golden.png": b"",
     }
     manifest = Manifest(
@@ -49,11 +64,14 @@ def build(students: ModuleType, student: Student, folder: Path) -> Bundle:
         controls=Controls(
             quality={"high": 3, "medium": 4, "low": 5}, length={"any": 6, "short": 7, "long": 8}
         ),
-        decoding=SearchDefaults(),
+        vocabulary=vocabulary,
+        presentation=Presentation(),
+        search=SearchDefaults(),
         artifacts=(
             Artifact(
                 *("onnx-fp32", "onnx", "fp32", dimensions.visual_tokens),
-                files={"encoder": "e.onnx", "decoder": "d.onnx"},
+                files={"begin": "b.onnx", "step": "s.onnx"},
+                state=state_tensors(sizes, search),
             ),
         ),
         golden=Golden("golden.png", "onnx-fp32", "?"),
@@ -167,12 +185,12 @@ def test_other_backends_say_so(tiny_bundle: Path) -> None:
 
 def test_a_decoder_whose_layers_do_not_all_tell(tiny_students: ModuleType, tmp_path: Path) -> None:
     bundle = build(tiny_students, tiny_students.tiny_student(), tmp_path)
-    model = onnx.load(bundle.source / "d.onnx")
+    model = onnx.load(bundle.source / "s.onnx")
     last = [node for node in model.graph.node if node.op_type == "Softmax"][-1]
     last.op_type = "Identity"
     del last.attribute[:]
     files = {path: bundle.read(path) for path in bundle.manifest.files}
-    files["d.onnx"] = model.SerializeToString()
+    files["s.onnx"] = model.SerializeToString()
     altered = write_bundle(tmp_path / "altered", bundle.manifest, files)
     with pytest.raises(NoAttention, match="1 softmaxes over 4 tokens, not one for each of its 2"):
         Attention(Bundle(altered), "onnx-fp32")

@@ -209,7 +209,7 @@ def bench_report(artifacts: dict[str, int]) -> Report:
             threads=threads,
             load=Timing((90.0,)),
             stages=(
-                stage("encoder", 0, 9.0, counted=place == 0),
+                stage("begin", 0, 9.0, counted=place == 0),
                 *(stage("step", beams, 0.4, counted=place == 0) for beams in (1, 3)),
             ),
             captions=tuple(CaptionResult(k, Timing((18.0 + k,)), 9.5) for k in (1, 3)),
@@ -251,7 +251,7 @@ def test_the_bench_page_holds_plots_and_tables(tmp_path: Path) -> None:
     assert "not measured (other" in page.text
     assert f"A {EVIL} CPU, 2 cores" in page.text
     assert "was left out" in page.text
-    assert "35.6" in page.text or "71.1" in page.text  # GOPS of the encoder: 640 M over 9 ms
+    assert "35.6" in page.text or "71.1" in page.text  # GOPS of `begin`: 640 M over 9 ms
 
 
 def test_quality_is_taken_from_where_most_artifacts_have_it() -> None:
@@ -259,7 +259,8 @@ def test_quality_is_taken_from_where_most_artifacts_have_it() -> None:
 
     def with_measured(*measured: dict[str, object]) -> tuple[str, dict[str, float]]:
         artifacts = tuple(
-            Artifact(f"a{i}", "onnx", "fp32", 49, {}, values) for i, values in enumerate(measured)
+            Artifact(f"a{i}", "onnx", "fp32", 49, {}, measured=values)
+            for i, values in enumerate(measured)
         )
         changed = type(manifest)(**{**manifest.__dict__, "artifacts": artifacts})
         return qualities(changed, [artifact.name for artifact in artifacts])

@@ -1,6 +1,6 @@
-"""The text that a photo came with, less what nothing supports.
+"""What supports a text: its words by role, what backs them, and the text without the rest.
 
-The text is cut into chunks (a noun phrase, a verb with its object, a preposition with its noun),
+A text is cut into chunks (a noun phrase, a verb with its object, a preposition with its noun),
 and a chunk whose noun or verb nobody backs goes as a whole; before a noun that is backed, only the
 words that are not. What is left reads as before, as whatever goes could have been left out by who
 wrote it.
@@ -12,20 +12,114 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanocap.distill.labelling.backing import Backing
-from nanocap.distill.labelling.pieces import Piece, pieces
-from nanocap.measure.metrics.facts import extract
+from nanocap.distill.labelling.decision import Decision
+from nanocap.distill.labelling.proposals import voices
+from nanocap.measure.metrics.facts import Facts, extract
 from nanocap.measure.metrics.facts.entries import lexicon
-from nanocap.measure.metrics.facts.roles import Role
+from nanocap.measure.metrics.facts.extraction import ACTORS, is_kind
+from nanocap.measure.metrics.facts.roles import FUNCTION, Role, roles
+from nanocap.measure.metrics.facts.words import TOKEN, Unit, units
 
+GROUPS = frozenset("couple crowd family band choir audience".split())  # more than one person
+# Who says "a man" does not back "a woman", nor "a crowd"; but he may well have seen a doctor.
+LITERAL = GROUPS | frozenset("man woman boy girl child baby".split())
 FEWEST_WORDS = 3
 FEWEST_FACTS = 3  # "a man sits" is less than any teacher says
-
 _CUTS = (Role.PREPOSITION, Role.VERB, Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA)
 _GLUE = (Role.BE, Role.TO, Role.WHO, Role.AND, Role.WHILE, Role.COMMA, Role.STOP, Role.DETERMINER)
 _MODIFIERS = (Role.ADJECTIVE, Role.PARTICIPLE)
 _DEGREES = ("very", "so", "too", "really", "quite", "rather")
-_ACTORS = ("person", "animal", "vehicle")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A word or phrase at `text[start:end]`."""
+
+    unit: Unit
+    role: Role
+    start: int
+    end: int
+    head: bool = False  # a noun that no other noun follows
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is a word of content that the lexicon lacks, such as a name."""
+        return self.role is Role.OTHER and self.unit.text not in FUNCTION
+
+
+def pieces(text: str) -> list[Piece]:
+    """The pieces in order; marks that the parser skips lie between them.
+
+    A text whose lower case has another length (some letters do) has none.
+    """
+    lowered = text.lower().replace("\u2019", "'")
+    if len(lowered) != len(text):
+        return []
+    places = [found.span() for found in TOKEN.finditer(lowered)]
+    found: list[Piece] = []
+    parts = units(text)
+    at = 0
+    for unit, role in zip(parts, roles(parts), strict=True):
+        last = at + unit.text.count(" ")
+        if role is Role.NOUN and found and found[-1].head:
+            found[-1] = Piece(found[-1].unit, Role.NOUN, found[-1].start, found[-1].end)
+        noun = role is Role.NOUN and unit.noun is not None
+        found.append(Piece(unit, role, places[at][0], places[last][1], noun))
+        at = last + 1
+    return found
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What others state, as they state it."""
+
+    objects: frozenset[str]
+    attributes: frozenset[tuple[str, str]]
+    verbs: frozenset[str]  # of their relations and of their attributes that are actions
+    absent: frozenset[str] = frozenset()  # objects that the detector knows and does not suspect
+
+    @classmethod
+    def of(cls, decision: Decision) -> Backing:
+        """What the proposals state together, and what the detector sees."""
+        stated = [extract(voice.text) for voice in voices(decision)]
+        sight = decision.sight
+        if sight is not None:
+            stated.append(Facts(sight.seen, frozenset(), frozenset()))
+        attributes = frozenset(pair for facts in stated for pair in facts.attributes)
+        acts = {name for facts in stated for _, name, _ in facts.relations}
+        return cls(
+            frozenset(name for facts in stated for name in facts.objects),
+            attributes,
+            frozenset(acts | {name for _, name in attributes}),
+            sight.absent if sight is not None else frozenset(),
+        )
+
+    def object(self, name: str) -> bool:
+        """Whether others name it, a kind of it, or what it is a kind of.
+
+        A photo's own text may be more exact than a teacher can be (a retriever, where all say
+        dog). A role (a doctor) is backed by any person; what one sees at a glance (a woman) is not.
+        """
+        if name in self.absent:
+            return False
+        known = lexicon().objects
+        if any(known.related(one, name) for one in self.objects):
+            return True
+        role = known.entails(name, "person") and name not in LITERAL
+        return role and any(known.entails(one, "person") for one in self.objects)
+
+    def attribute(self, owner: str | None, name: str) -> bool:
+        """Whether others say it, or more, of this object; of any object where there is none."""
+        known = lexicon()
+        return any(
+            known.attributes.entails(stated, name)
+            and (owner is None or known.objects.related(owner, other))
+            for other, stated in self.attributes
+        )
+
+    def verb(self, name: str) -> bool:
+        """Whether others see anybody do it."""
+        return name in self.verbs
 
 
 @dataclass(frozen=True)
@@ -121,13 +215,8 @@ def _hangs(found: Sequence[Piece], chunk: Sequence[int], gone: Sequence[int]) ->
         return not acts and before.role in (Role.PREPOSITION, Role.VERB, Role.BE)
     if first.role is Role.PREPOSITION:
         return any(found[at].role is Role.VERB for at in gone)
-    return _has_actor(found, gone)
-
-
-def _has_actor(found: Sequence[Piece], chunk: Sequence[int]) -> bool:
-    entails = lexicon().objects.entails
-    names = [found[at].unit.noun for at in chunk if found[at].head]
-    return any(name and entails(name, kind) for name in names for kind in _ACTORS)
+    names = [found[at].unit.noun for at in gone if found[at].head]
+    return any(name and is_kind(name, *ACTORS) for name in names)
 
 
 def _backed(chunk: list[tuple[int, Piece]], backing: Backing) -> list[int]:

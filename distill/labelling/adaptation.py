@@ -29,12 +29,10 @@ from nanocap.distill.data.tokenizer import (
     encode,
     normalize,
 )
-from nanocap.distill.labelling.agree import distinct
-from nanocap.distill.labelling.backing import Backing
 from nanocap.distill.labelling.decision import Candidate, Decision
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
-from nanocap.distill.labelling.pieces import Piece, pieces
-from nanocap.distill.labelling.prune import prune
+from nanocap.distill.labelling.proposals import distinct
+from nanocap.distill.labelling.text_support import Backing, Piece, pieces, prune
 from nanocap.distill.teachers.student import StudentTeacher, load
 from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
