@@ -51,7 +51,8 @@ NARROWING = ("common::add_fp16_cast", "common::add_int16_cast")
 class First(SearchBegin):
     """As `SearchBegin`, for so many beams; truths as 0 and 1.
 
-    Core ML gives out no input and no constant as it is: nothing, which it cannot know, is added.
+    coremltools gives out no input as it is, and nobody has tried whether Core ML does so with a
+    constant. So to each is added a nothing that neither of them can know.
     """
 
     def __init__(self, sizes: Sizes, search: Search, beams: int) -> None:
@@ -78,13 +79,11 @@ class Begin(Graph):
         self.encoder, self.decoder = student.encoder, student.decoder
         self.search = First(Sizes.of(student.dimensions), search, beams)
 
-    def forward(self, pixels: Tensor, *controls: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, pixels: Tensor, quality: Tensor, length: Tensor, length_penalty: Tensor
+    ) -> tuple[Tensor, ...]:
         cross = self.decoder.cross(self.encoder(pixels))
-        return (*cross, *self.search(cross[0], *controls))
-
-    def shapes(self, axes: Mapping[str, dict[int, str]]) -> Shapes:
-        pixels, *controls = super().shapes(axes).values()
-        return {"pixels": pixels, "controls": tuple(controls)}
+        return (*cross, *self.search(cross[0], quality, length, length_penalty))
 
 
 class Step(Graph):

@@ -48,6 +48,10 @@ class CoreMLEngine:
         self, begin: Model, step: Model, tensors: Sequence[StateTensor], held: object = None
     ) -> None:
         self._begin, self._step, self._tensors, self._held = begin, step, tensors, held
+        self._state = {tensor.name: tensor.type for tensor in tensors}
+        self._moved = {
+            f"{NEW}{tensor.name}": tensor.type for tensor in tensors if not tensor.constant
+        }
         self._lock = Lock()  # a Core ML model takes one call at a time
 
     def begin(
@@ -58,39 +62,31 @@ class CoreMLEngine:
         length: int,
         length_penalty: float,
     ) -> State:
-        states = []
-        for photo in pixels:
-            feeds = {
-                "pixels": Image.fromarray(photo),
-                "quality": np.array([quality], np.int32),
-                "length": np.array([length], np.int32),
-                "length_penalty": np.array([length_penalty], np.float32),
-            }
-            found = self._run(self._begin, feeds)
-            states.append({t.name: np.asarray(found[t.name], t.type) for t in self._tensors})
+        controls = {
+            "quality": np.array([quality], np.int32),
+            "length": np.array([length], np.int32),
+            "length_penalty": np.array([length_penalty], np.float32),
+        }
+        feeds = ({"pixels": Image.fromarray(photo), **controls} for photo in pixels)
+        states = [self._run(self._begin, each, self._state) for each in feeds]
         return joined(states, self._tensors)
 
     def step(self, state: State, *, logits: bool = False) -> State:
+        outputs = {**self._moved, LOGITS: "float32"} if logits else self._moved
         states = []
         for photo in range(len(state["tokens"])):
-            before = take(state, self._tensors, np.array([photo]))
-            feeds = {t.name: before[t.name].astype(t.type) for t in self._tensors}
-            found = self._run(self._step, feeds)
-            after = {
-                t.name: np.asarray(found[NEW + t.name], t.type)
-                for t in self._tensors
-                if not t.constant
-            }
-            states.append({**before, **after, LOGITS: np.asarray(found[LOGITS], np.float32)})
-        together = joined(states, self._tensors)
-        if not logits:
-            del together[LOGITS]
-        return together
+            one = take(state, self._tensors, np.array([photo]))
+            feeds = {name: one[name].astype(kind) for name, kind in self._state.items()}
+            found = self._run(self._step, feeds, outputs)
+            states.append(feeds | {name.removeprefix(NEW): value for name, value in found.items()})
+        return joined(states, self._tensors)
 
-    def _run(self, model: Model, feeds: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, model: Model, feeds: dict[str, Any], outputs: Mapping[str, str]) -> State:
+        """Its outputs, of these types by name."""
         try:
             with self._lock:
-                return model.predict(feeds)
+                found = model.predict(feeds)
+            return {name: np.asarray(found[name], kind) for name, kind in outputs.items()}
         except Exception as error:  # coremltools hands on Core ML's errors as RuntimeError and more
             raise EngineError(
                 f"Core ML cannot run the model ({one_line(error)[:200]}); the bundle's models do"
