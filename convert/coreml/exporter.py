@@ -93,7 +93,8 @@ def _pack(student: Student, precision: str, step: Mapping[str, bytes], job: Job)
 
 def _shapes(student: Student, job: Job) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Inputs and outputs of each role, for one photo."""
-    sizes, axes = Sizes.of(student.dimensions), {"images": 1, "beams": job.beams, "rows": job.beams}
+    sizes = Sizes.of(student.dimensions)
+    axes: dict[Any, Any] = {"images": 1, "beams": job.beams, "rows": job.beams}
     tensors = state_tensors(sizes, job.search)
     state = {t.name: tuple(axes.get(size, size) for size in t.shape) for t in tensors}
     image = (1, 3, sizes.image_size, sizes.image_size)

@@ -119,11 +119,7 @@ killed or fails leaves nothing at --out.
 @click.option("--name", help="Name of the model.  [default: the recipe's]")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the model.")
 @click.option(
-    "--beams",
-    type=click.IntRange(1, 64),
-    default=3,
-    show_default=True,
-    help="Default of captions; with Core ML the only number.",
+    "--beams", type=click.IntRange(1, 64), default=3, show_default=True, help="Default of captions."
 )
 @click.option(
     "--length-penalty",
