@@ -94,7 +94,7 @@ class Search(nn.Module):
         choice: how continuations are taken; `likeliest`, or a sampler for one beam.
     """
 
-    masks: Tensor
+    barred: Tensor
 
     def __init__(
         self,
@@ -111,10 +111,10 @@ class Search(nn.Module):
             raise OptionError(f"the search counts in floats: {vocabulary} pieces are too many")
         self.vocabulary, self.longest, self.end, self.pad = vocabulary, longest, end, pad
         self.choice = choice
-        masks = torch.zeros(2, vocabulary)  # for the first piece, and for the others
-        masks[:, sorted(never)] = NEVER
-        masks[0, end] = NEVER  # an empty caption is no answer
-        self.register_buffer("masks", masks, persistent=False)
+        barred = torch.zeros(2, vocabulary, dtype=torch.bool)  # as first piece, and as another
+        barred[:, sorted(never)] = True
+        barred[0, end] = True  # an empty caption is no answer
+        self.register_buffer("barred", barred, persistent=False)
         self.repeats = repeats
 
     def begin(
@@ -159,8 +159,8 @@ class Search(nn.Module):
         """
         images, beams, vocabulary = logits_BKV.shape
         position = state.position
-        mask = self.masks.index_select(0, (position >= PROMPT).long())
-        said = torch.log_softmax(logits_BKV.float() + mask, 2)
+        barred = self.barred.index_select(0, (position >= PROMPT).long())
+        said = torch.log_softmax(torch.where(barred, NEVER, logits_BKV.float()), 2)
         scores = said + state.bias + state.totals.unsqueeze(2)
         if self.repeats is not None:
             scores = self.repeats(scores, self._past(state))
