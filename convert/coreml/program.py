@@ -254,6 +254,14 @@ def _in_floats(operator: Any, kind: torch.dtype) -> Callable[..., Any]:
     return compute
 
 
+def _where(truth: Tensor, a: float, b: Tensor) -> Tensor:
+    """coremltools takes the result's shape from `b` alone."""
+    if truth.shape == b.shape:
+        return NotImplemented
+    truth, b = torch.broadcast_tensors(truth, b)
+    return torch.where(truth, a, b)
+
+
 ATEN = torch.ops.aten
 # What coremltools cannot read, or reads otherwise, in words that it can.
 DECOMPOSITIONS = {
@@ -262,7 +270,7 @@ DECOMPOSITIONS = {
     ATEN.log_softmax.int: _log_softmax,
     ATEN.pad.default: _in_floats(ATEN.pad.default, torch.int64),
     ATEN.where.ScalarOther: lambda truth, a, b: torch.where(truth, a, a.new_full((1,), b)),
-    ATEN.where.ScalarSelf: lambda truth, a, b: torch.where(truth, b.new_full((1,), a), b),
+    ATEN.where.ScalarSelf: _where,
 }
 
 
