@@ -21,7 +21,7 @@ from nanocap.bundle.writer import write_bundle
 from nanocap.convert.checkpoint import Checkpoint, read_checkpoint
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, load_exporter
-from nanocap.convert.onnx.sessions import threads
+from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.parity import check_student
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos, spread
 from nanocap.convert.quantization.int8 import Int8Options

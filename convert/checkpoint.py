@@ -16,14 +16,13 @@ from nanocap.convert.probe import Probe
 from nanocap.errors import NanocapError
 from nanocap.image.rule import ImageRule
 from nanocap.student import Student
+from nanocap.student.controls import LENGTHS, QUALITIES
 from nanocap.student.repeats import RepeatRule
 from nanocap.student.search import Search
 from nanocap.student.student import count_parameters
 from nanocap.student.trunks import SEPARATOR
 
 TOKEN_PIECES = {"pad": "<pad>", "end": "<end>", "unknown": "<unk>"}
-QUALITIES = ("high", "medium", "low")
-LENGTHS = ("any", "short", "long")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.modules import (
@@ -19,7 +20,7 @@ from nanocap.convert.graphs.modules import (
 )
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines import Engine
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 from nanocap.student import Student
 from nanocap.student.search import Search, SearchState
 
@@ -59,6 +60,8 @@ class EagerEngine:
     @torch.no_grad()
     def step(self, state: State, *, logits: bool = False) -> State:
         before = {name: torch.from_numpy(value) for name, value in state.items()}
+        for name in CACHES:
+            before[name] = F.pad(before[name], (0, 0, 0, 1))
         scores, *caches = self._student.decoder.step(
             *(before[name] for name in DecoderGraph.inputs)
         )

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import Controls, SearchDefaults
 from nanocap.convert.graphs.modules import DecoderGraph
 from nanocap.runtime.engines import Engine
-from nanocap.runtime.state import State
-from nanocap.student.search import PROMPT
+from nanocap.runtime.engines.state import State
+from nanocap.student.controls import PREFIX
 
 BATCH = 8
 
@@ -71,7 +71,7 @@ class Step:
     @property
     def place(self) -> int:
         """Which piece of the caption is predicted, from 1; below 1 within the prompt."""
-        return int(self.state["position"][0]) - PROMPT + 2
+        return int(self.state["position"][0]) - PREFIX + 2
 
     def feeds(self) -> dict[str, npt.NDArray[Any]]:
         """The inputs of the decoder's graph."""
@@ -88,7 +88,7 @@ def rollout(engine: Engine, probe: Probe, pixels: Pixels) -> Iterator[Step]:
     state = probe.begin(engine, pixels)
     while state["going"].any():
         after = engine.step(state, logits=True)
-        counts = state["going"].astype(bool) & (state["position"] >= PROMPT - 1)
+        counts = state["going"].astype(bool) & (state["position"] >= PREFIX - 1)
         yield Step(state, after["logits"][:, 0], counts)
         state = after
 

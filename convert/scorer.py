@@ -25,8 +25,8 @@ from torch import Tensor
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.modules import Graph
 from nanocap.convert.graphs.passes import output_axis
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.photos import drawn_pictures
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -52,16 +52,21 @@ class Progress:
         if self.shown:
             _write(CLEAR_LINE)
 
-    def begin(self) -> None:
+    def __enter__(self) -> Progress:
         """Say what begins, where no line shows it."""
         if self._named:
             _write(f"{self.label}\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, each counted when the next one is asked for."""
-        for item in items:
-            yield item
-            self.step()
+        """The items, each counted when the next one is asked for, from the beginning to the end."""
+        with self:
+            for item in items:
+                yield item
+                self.step()
 
     def end(self) -> None:
         """Leave the line as it is and go to the next."""
@@ -108,18 +113,11 @@ def _write(text: str) -> None:
             sys.stderr.flush()
 
 
-@contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Progress]:
+def progress(label: str, total: int | None = None) -> Progress:
     """Progress of a part that has a name. Its last state stays; elsewhere the name comes first."""
-    part = Progress(total, label, plain=True)
-    part.begin()
-    try:
-        yield part
-    finally:
-        part.end()
+    return Progress(total, label, plain=True)
 
 
 def tracked(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """The items, each counted when the next one is asked for."""
-    with progress(label, total) as part:
-        yield from part.over(items)
+    return progress(label, total).over(items)

@@ -31,8 +31,8 @@ from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
+from nanocap.runtime.engines.providers import Providers
 from nanocap.runtime.loaded import Loaded, one_a_core
-from nanocap.runtime.providers import Providers
 from nanocap.runtime.search import Hypothesis, Options
 
 Pixels = npt.NDArray[np.uint8]

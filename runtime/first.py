@@ -55,8 +55,8 @@ def load_first() -> First:
     # OpenBLAS starts a thread a core when numpy is imported, and they spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nanocap.runtime.engines import import_ahead
+    from nanocap.runtime.engines.providers import Providers
     from nanocap.runtime.loaded import Loaded
-    from nanocap.runtime.providers import Providers
 
     model = Ahead(partial(Loaded, bundle, artifact, 1, Providers(), files))
     import_ahead(artifact.backend)

@@ -13,7 +13,7 @@ from nanocap.cores import available_cores
 from nanocap.errors import EngineWarning
 from nanocap.runtime.ahead import Ahead
 from nanocap.runtime.engines import import_ahead, load_engine
-from nanocap.runtime.providers import Providers
+from nanocap.runtime.engines.providers import Providers
 from nanocap.runtime.search import Searcher
 
 

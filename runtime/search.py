@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import StateTensor
 from nanocap.errors import EngineError
 from nanocap.runtime.engines import Engine
-from nanocap.runtime.state import State, fits, take
+from nanocap.runtime.engines.state import State, fits, take
 
 NONE = -1e29  # scores below are of no hypothesis
 ENDLESS = "the model's search does not end; the bundle is damaged, get it again"

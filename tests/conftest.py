@@ -69,26 +69,30 @@ encoder (uint8[images, {SIZE}, {SIZE}, 3] pixels)
 """
 
 
-CACHE = f"float[{LAYERS}, rows, {MAX_TOKENS}, {WIDTH}]"
+CACHE = f"float[{LAYERS}, rows, places, {WIDTH}]"
+WRITTEN = f"float[{LAYERS}, rows, written, {WIDTH}]"
 CROSS = f"float[{LAYERS}, images, visual, {WIDTH}]"
 DECODER = f"""
 <ir_version: 9, opset_import: ["" : 18]>
 decoder (int64[images, beams] tokens, int64[1] position, {CROSS} cross_keys, {CROSS} cross_values,
          {CACHE} keys, {CACHE} values)
-     => (float[images, beams, {len(PIECES)}] logits, {CACHE} written_keys, {CACHE} written_values)
+     => (float[images, beams, {len(PIECES)}] logits,
+         {WRITTEN} written_keys, {WRITTEN} written_values)
 {{
     embedded = Gather (embedding, tokens)
     row = Constant <value_ints = [1, -1, 1, {WIDTH}]> ()
     flat = Reshape (embedded, row)
-    place = Gather (places, position)
-    column = Constant <value_ints = [1, 1, {MAX_TOKENS}, 1]> ()
-    spread = Reshape (place, column)
-    here = Cast <to = 9> (spread)
-    written_keys = Where (here, flat, keys)
-    doubled = Add (flat, flat)
-    written_values = Where (here, doubled, values)
+    flat_both = Concat <axis = 0> (flat, flat)
+    written_keys = Concat <axis = 2> (keys, flat_both)
+    doubled = Add (flat_both, flat_both)
+    written_values = Concat <axis = 2> (values, doubled)
     weight = Gather (decay, position)
-    weighted = Reshape (weight, column)
+    first = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    length = Add (position, one)
+    near = Slice (weight, first, length, one)
+    column = Constant <value_ints = [1, 1, -1, 1]> ()
+    weighted = Reshape (near, column)
     recent_keys = Mul (written_keys, weighted)
     recent_values = Mul (written_values, weighted)
     recent = Add (recent_keys, recent_values)
@@ -134,7 +138,6 @@ class TinyWeights:
             },
             decoder={
                 "embedding": normal(len(PIECES), WIDTH, scale=0.4),
-                "places": np.eye(MAX_TOKENS, dtype=np.float32),
                 "decay": np.where(back >= 0, 0.6 ** np.abs(back), 0.0).astype(np.float32),
                 "output": normal(WIDTH, len(PIECES), scale=1.2),
                 "end_bias": end_bias,
@@ -153,8 +156,8 @@ def graph(text: str, weights: dict[str, npt.NDArray[np.float32]]) -> onnx.ModelP
 @cache
 def tiny_search() -> tuple[Any, Any]:
     """The tiny bundle's search, and its graphs. (Here, since torch takes seconds to import.)"""
+    from nanocap.convert.graphs.joining import SearchGraphs
     from nanocap.convert.graphs.modules import Sizes
-    from nanocap.convert.onnx.joining import SearchGraphs
     from nanocap.student.repeats import RepeatRule
     from nanocap.student.search import Search
 

@@ -92,6 +92,48 @@ def test_every_import_arrow_points_the_right_way() -> None:
     assert wrong == []
 
 
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """What remains of a graph once everything that points at nothing has been taken away."""
+    left = {name: targets - {name} for name, targets in arrows.items()}
+    while True:
+        done = {name for name, targets in left.items() if not targets & set(left)}
+        if not done:
+            return sorted(left)
+        left = {name: targets for name, targets in left.items() if name not in done}
+
+
+def test_no_file_and_no_room_imports_what_imports_it() -> None:
+    """A room is a folder of a part: `nanocap.bundle`, `nanocap.distill.data`. What lies in a part
+    itself (errors, entry points) is in no room."""
+    known = {module: path for module, path in source_files()}
+    files: dict[str, set[str]] = {module: set() for module in known}
+    rooms: dict[str, set[str]] = {}
+
+    def room(module: str) -> str | None:
+        part = max((p for p in FOLDERS if inside(module, p)), key=len)
+        name = ".".join(module.split(".")[: part.count(".") + 2])
+        folder = FOLDERS[part] / name.rpartition(".")[2]
+        return name if name != part and folder.is_dir() else None
+
+    for module, path in known.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for name in imported(tree, module, path.name == "__init__.py"):
+            target = name if name in known else name.rpartition(".")[0]
+            if target in known:
+                files[module].add(target)
+                ours, theirs = room(module), room(target)
+                if ours and theirs:
+                    rooms.setdefault(ours, set()).add(theirs)
+    assert len(rooms) > 15
+    assert circles(files) == []
+    assert circles(rooms) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
 @pytest.mark.parametrize(
     ("module", "source", "wrong"),
     [

@@ -23,7 +23,7 @@ DOORS = {
     "command line": (CLI, ["caption", str(PHOTO)]),
     "Python": (API, [str(PHOTO)]),
     "verify": (CLI, ["verify"]),
-    "convert's sessions": ("import nanocap.convert.onnx.sessions", []),
+    "convert's sessions": ("import nanocap.convert.graphs.sessions", []),
     "another library's folder": ("import nanocap.interop", []),
 }
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.manifest import Artifact, StateTensor
 from nanocap.convert.coreml.check import check_package, check_weights
 from nanocap.convert.coreml.moments import Moments, input_moments
 from nanocap.convert.coreml.package import package_files
@@ -24,8 +24,8 @@ from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import Begin, compress, ml_program
 from nanocap.convert.exporters import Exported, Job, check_precisions
 from nanocap.convert.graphs.modules import NEW, Sizes, state_tensors
+from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.graphs.visual_tokens import with_tokens
-from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES
@@ -83,22 +83,26 @@ def _pack(student: Student, precision: str, step: Mapping[str, bytes], job: Job)
         for part, path in PARTS.items():
             paths[f"{role}{part}"] = f"{name}/{role}.mlpackage/{path}"
             files[paths[f"{role}{part}"]] = packages[role][path]
-    state = tuple(
-        replace(tensor, type="float32" if tensor.type == "float32" else "int32")
-        for tensor in state_tensors(Sizes.of(student.dimensions), job.search)
-    )
-    beams = (job.beams, job.beams)
+    beams, state = (job.beams, job.beams), _state(student, job)
     return Exported(Artifact(name, "coreml", precision, tokens, paths, beams, state), files)
+
+
+def _state(student: Student, job: Job) -> tuple[StateTensor, ...]:
+    """The state, of the two types that Core ML takes; caches have all places from the start."""
+    sizes = Sizes.of(student.dimensions)
+    return tuple(
+        replace(tensor, type="float32" if tensor.type == "float32" else "int32")
+        for tensor in state_tensors(sizes, job.search, sizes.max_tokens)
+    )
 
 
 def _shapes(student: Student, job: Job) -> Mapping[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Inputs and outputs of each role, for one photo."""
-    sizes = Sizes.of(student.dimensions)
     axes: dict[Any, Any] = {"images": 1, "beams": job.beams, "rows": job.beams}
-    tensors = state_tensors(sizes, job.search)
+    tensors = _state(student, job)
     state = {t.name: tuple(axes.get(size, size) for size in t.shape) for t in tensors}
-    image = (1, 3, sizes.image_size, sizes.image_size)
-    given = {name: image if name == "pixels" else (1,) for name in Begin.inputs}
+    side = student.dimensions.image_size
+    given = {name: (1, 3, side, side) if name == "pixels" else (1,) for name in Begin.inputs}
     moved = {f"{NEW}{t.name}": state[t.name] for t in tensors if not t.constant}
     logits = {"logits": (1, job.beams, job.search.vocabulary)}
     return {"begin": (given, state), "step": (state, moved | logits)}

@@ -56,7 +56,7 @@ class First(SearchBegin):
     """
 
     def __init__(self, sizes: Sizes, search: Search, beams: int) -> None:
-        super().__init__(sizes, search)
+        super().__init__(sizes, search, sizes.max_tokens)
         self.beams = beams
 
     def forward(self, cross_keys: Tensor, *controls: Tensor) -> tuple[Tensor, ...]:

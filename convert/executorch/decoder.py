@@ -17,7 +17,7 @@ from nanocap.student.layers import MASKED
 
 
 class DecodeOne(nn.Module):
-    """Logits of R beams, [R, V], and what this position adds to the caches.
+    """Logits of R beams, [R, V], and the caches with this position written.
 
     What depends on the position alone is a row of one table: its embedding, where the cache is
     kept, where it is written and what may be looked at. Caches come as one tensor a layer, keys
@@ -53,28 +53,26 @@ class DecodeOne(nn.Module):
             cross_keys, cross_values: what `EncodeOne` gave.
             caches: of each layer its keys and then its values.
         Returns:
-            the logits, then keys [R, D] of every layer, then values [R, D] of every layer.
+            the logits, then the caches as they came.
         """
         row = self.places(position)
         cuts = (0, self.width, *(self.width + i * self.length for i in (1, 2, 3)))
         place, past, here, bias = (row[:, a:b] for a, b in pairwise(cuts))
         x = self.embedding(tokens) + place
-        keys, values = [], []
+        written: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             heads = slice(index * self.heads, (index + 1) * self.heads)
-            x, key, value = layer(
+            x, *both = layer(
                 x,
                 cross_keys[heads],
                 cross_values[heads],
-                caches[2 * index],
-                caches[2 * index + 1],
+                *caches[2 * index : 2 * index + 2],
                 past,
                 here,
                 bias,
             )
-            keys.append(key)
-            values.append(value)
-        return self.logits(self.norm(x)), *keys, *values
+            written += both
+        return self.logits(self.norm(x)), *written
 
 
 class _Layer(nn.Module):
@@ -122,7 +120,7 @@ class _Layer(nn.Module):
         seen = torch.bmm(weights, cross_value_HNC).permute(1, 0, 2)
         # not `reshape`: of what is not contiguous it makes a shape that the delegate refuses
         x_RD = x_RD + self.cross_out(seen.contiguous().view(-1, self.width))
-        return x_RD + self.mlp(self.norm_mlp(x_RD)), key, value
+        return x_RD + self.mlp(self.norm_mlp(x_RD)), keys, values.reshape(-1, *past_value.shape[1:])
 
 
 def _places(positions_TD: Tensor) -> Tensor:

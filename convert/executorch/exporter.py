@@ -1,6 +1,6 @@
-"""ExecuTorch for XNNPACK: one `.pte` with `encode`, `decode`, and dimensions and ids as constants.
+"""ExecuTorch for XNNPACK: one `.pte` with `begin`, `step`, and dimensions and ids as constants.
 
-`encode` takes one photo, `decode` up to `MAX_BEAMS` beams of it at one position.
+They take one photo, and up to `MAX_BEAMS` beams of it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.executorch.lowering import lower
-from nanocap.convert.executorch.programs import MAX_BEAMS
+from nanocap.convert.executorch.programs import MAX_BEAMS, state_of
 from nanocap.convert.executorch.programs import PRECISIONS as KINDS
 from nanocap.convert.exporters import Exported, Job, check_precisions
+from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.graphs.visual_tokens import with_tokens
-from nanocap.convert.onnx.sessions import threads
 from nanocap.convert.parity import EagerEngine, check_batches, check_exact, compare
 from nanocap.errors import NanocapError
 from nanocap.runtime.engines import load_engine
@@ -44,21 +44,32 @@ def _export(student: Student, precision: str, job: Job, trained: int) -> Exporte
     name = f"executorch-{precision}" + (f"-{tokens}" if job.tokens else "")
     kind = KINDS[precision]
     seen = f", calibrated on {len(job.calibration)} photos" if kind.calibrated else ""
-    job.report(f"{name}: lowering encode and decode{seen}")
+    job.report(f"{name}: lowering begin and step{seen}")
     try:
-        programs = {"encode": kind.encode(student, job.calibration), "decode": kind.decode(student)}
+        programs = {
+            "begin": kind.begin(student, job.search, job.calibration),
+            "step": kind.step(student, job.search),
+        }
     except NanocapError as error:  # a reducer that cannot keep so few tokens
         raise ConversionError(error) from None
     data, split = lower(programs, constants(student.dimensions, job.ids))
     path = f"{name}/model.pte"
-    artifact = Artifact(name, "executorch", precision, tokens, {"model": path})
+    artifact = Artifact(
+        name,
+        "executorch",
+        precision,
+        tokens,
+        {"model": path},
+        beams=(1, MAX_BEAMS),
+        state=state_of(student.dimensions, job.search),
+    )
     measured: dict[str, Any] = {"bytes": len(data)}
     if tokens != trained:
         measured["trained_tokens"] = trained
     measured["delegation"] = {method: each.to_dict() for method, each in split.items()}
     job.report(f"{name}: comparing with eager on {len(job.probe.pixels)} photos")
     engine = load_engine(artifact, {path: data}, threads())
-    parity = compare(EagerEngine(student), engine, job.probe)
+    parity = compare(EagerEngine(student, job.search), engine, job.probe)
     if precision == "fp32":
         check_exact(parity, name)
     check_batches(engine, job.probe, name)

@@ -10,12 +10,24 @@ from typing import Any
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes import MemoryPlanningPass
+from torch import fx
 from torch.export import ExportedProgram
 
 from nanocap.runtime.engines.executorch import quiet
 
+# What is slow outside the delegate: products, and moving what is large
+HEAVY = ("aten.linear", "aten.bmm", "aten.convolution", "aten.permute_copy")
 DELEGATE = "executorch_call_delegate"
 NO_WORK = ("getitem", "sym_size")  # they name a result or its length
+
+
+class Heavy(XnnpackPartitioner):  # type: ignore[misc]  # its package is not looked into
+    """Gives the delegate what is heavy: the few sums of a search are done before a call begins."""
+
+    def generate_partitions(self, program: ExportedProgram) -> list[Any]:
+        """See `ConfigerationBasedPartitioner`."""
+        parts = super().generate_partitions(program)
+        return [p for p in parts if any(_calls(n).startswith(HEAVY) for n in p.nodes)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ def lower(
     with quiet():
         edge = to_edge_transform_and_lower(
             dict(programs),
-            partitioner=[XnnpackPartitioner()],
+            partitioner=[Heavy()],
             constant_methods=dict(constants),
         )
         split = {name: _delegation(edge.exported_program(name)) for name in programs}
@@ -54,9 +66,7 @@ def lower(
 
 def _delegation(program: ExportedProgram) -> Delegation:
     calls = Counter(
-        getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
-        for node in program.graph_module.graph.nodes
-        if node.op == "call_function"
+        _calls(node) for node in program.graph_module.graph.nodes if node.op == "call_function"
     )
     outside = {
         name: count
@@ -64,3 +74,8 @@ def _delegation(program: ExportedProgram) -> Delegation:
         if name != DELEGATE and not name.startswith(NO_WORK)
     }
     return Delegation(calls[DELEGATE], outside)
+
+
+def _calls(node: fx.Node) -> str:
+    """The name of the operator."""
+    return getattr(node.target, "__name__", str(node.target)).removesuffix(".default")

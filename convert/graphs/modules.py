@@ -20,12 +20,13 @@ from torch.export import Dim
 from nanocap.bundle.manifest import StateTensor
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
-from nanocap.student.layers import MASKED
 from nanocap.student.search import CONSTANT, Search, SearchState
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 CACHES = ("keys", "values")
 NEW = "new_"  # in front of an output of `step` that replaces the input of that name
+
+EXAMPLE_PLACES = 5  # of a cache; any number but the lengths of other axes
 
 # By argument; of a variable number of arguments a tuple, one entry each.
 Shapes = dict[str, Any]
@@ -64,10 +65,11 @@ class DecoderGraph(Graph):
     """`Decoder.step` with the same inputs and outputs, arranged for few graph nodes.
 
     A step works on a handful of rows, so that its time is nodes and memory traffic rather than
-    arithmetic. Three things differ from `Decoder.step`, and parity with it is checked at every
-    export: the rows are a matrix [B * K, D] (a linear layer is one Gemm with its bias), query, key
-    and value are one product with the attention's scale folded in, and caches are split into
-    layers, not indexed.
+    arithmetic. Four things differ from `Decoder.step`, and parity with it is checked at every
+    export: the caches grow by a place a step, so that nothing is read that is not there yet; the
+    rows are a matrix [B * K, D] (a linear layer is one Gemm with its bias); query, key and value
+    are one product with the attention's scale folded in; and caches are split into layers, not
+    indexed.
     """
 
     inputs = ("tokens", "position", "cross_keys", "cross_values", "keys", "values")
@@ -89,11 +91,8 @@ class DecoderGraph(Graph):
         keys: Tensor,
         values: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Decoder.step`."""
+        """See `Decoder.step`; keys and values are [L, B * K, position, D]."""
         images, beams = tokens.shape
-        places = torch.arange(keys.shape[2])
-        here = (places == position).unsqueeze(1)  # [T, 1]
-        bias = (places > position).float() * MASKED
         x_RD = self.embedding(tokens.reshape(-1)) + self.positions.index_select(0, position)
         # [1, ...] slices: one Split a cache instead of a Gather and a Squeeze a layer
         caches = zip(
@@ -101,7 +100,7 @@ class DecoderGraph(Graph):
         )
         new_keys, new_values = [], []
         for layer, (cross_key, cross_value, key, value) in zip(self.layers, caches, strict=True):
-            x_RD, key, value = layer(x_RD, images, cross_key, cross_value, key, value, here, bias)
+            x_RD, key, value = layer(x_RD, images, cross_key, cross_value, key, value)
             new_keys.append(key)
             new_values.append(value)
         logits = nn.functional.linear(self.norm(x_RD), self.embedding.weight)
@@ -136,32 +135,30 @@ class _StepLayer(nn.Module):
         cross_value: Tensor,
         past_key: Tensor,
         past_value: Tensor,
-        here: Tensor,
-        bias: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Caches come and go as [1, R, T, D], cross-attention's as [1, B, N, D]."""
-        projected = self.project(self.norm_self(x_RD)).reshape(-1, 3, self.width)
-        query, key, value = projected.split(1, dim=1)  # [R, 1, D]
-        key, value = torch.where(here, key, past_key), torch.where(here, value, past_value)
-        x_RD = x_RD + self.out(self._attend(query, key, value, bias))
+        projected = self.project(self.norm_self(x_RD)).reshape(1, -1, 3, self.width)
+        query, key, value = projected.split(1, dim=2)  # [1, R, 1, D]
+        key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
+        x_RD = x_RD + self.out(self._attend(query[0], key, value, self.width, single=True))
         query = self.cross_query(self.norm_cross(x_RD)).reshape(images, -1, self.cross_width)
-        x_RD = x_RD + self.cross_out(self._attend(query, cross_key, cross_value, None))
+        seen = self._attend(query, cross_key, cross_value, self.cross_width)
+        x_RD = x_RD + self.cross_out(seen)
         return x_RD + self.mlp(self.norm_mlp(x_RD)), key, value
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, width: int, single: bool = False
+    ) -> Tensor:
         """Scaled queries [G, Q, D] over keys [1, G, M, D], as rows [G * Q, D].
 
-        With a bias there is one query a group (self-attention): moving its heads is a mere reshape.
+        Of a single query a group (self-attention), moving its heads is a mere reshape.
         """
-        width = self.cross_width if bias is None else self.width
         channels = width // self.heads
         split = (-1, key.shape[2], self.heads, channels)
         keys_GHCM = key.reshape(split).permute(0, 2, 3, 1)
         values_GHMC = value.reshape(split).transpose(1, 2)
-        if bias is not None:
-            weights = torch.softmax(
-                query.reshape(-1, self.heads, 1, channels) @ keys_GHCM + bias, 3
-            )
+        if single:
+            weights = torch.softmax(query.reshape(-1, self.heads, 1, channels) @ keys_GHCM, 3)
             return (weights @ values_GHMC).reshape(-1, width)
         heads = query.reshape(query.shape[0], -1, self.heads, channels).transpose(1, 2)
         weights = torch.softmax(heads @ keys_GHCM, 3)
@@ -185,9 +182,10 @@ class SearchBegin(Graph):
     inputs = ("cross_keys", "beam_places", "quality", "length", "length_penalty")
     outputs = (*SearchState._fields, *CACHES)
 
-    def __init__(self, sizes: Sizes, search: Search) -> None:
+    def __init__(self, sizes: Sizes, search: Search, places: int = 0) -> None:
+        """`places`: that the caches have from the start, for a decoder whose caches do not grow."""
         super().__init__()
-        self.search, self.sizes = search, sizes
+        self.search, self.sizes, self.places = search, sizes, places
 
     def forward(
         self,
@@ -200,7 +198,7 @@ class SearchBegin(Graph):
         """Args: beam_places: int64 [K], 0 to K - 1; the others as in `Search.begin`."""
         images, beams, sizes = cross_keys.shape[1], beam_places.shape[0], self.sizes
         state = self.search.begin(images, beams, quality, length, length_penalty)
-        shape = (sizes.layers, images * beams, sizes.max_tokens, sizes.cache_width)
+        shape = (sizes.layers, images * beams, self.places, sizes.cache_width)
         return (*state, torch.zeros(shape), torch.zeros(shape))
 
 
@@ -258,12 +256,14 @@ class SearchStep(Graph):
         )
 
 
-def state_tensors(sizes: Sizes, search: Search) -> tuple[StateTensor, ...]:
-    """The state between the two graphs, for the manifest."""
+def state_tensors(
+    sizes: Sizes, search: Search, places: int | str = "places"
+) -> tuple[StateTensor, ...]:
+    """The state between the two graphs, for the manifest; `places` is the caches' length."""
     longest = search.longest
     beams = ("images", "beams")
     cross = (sizes.layers, "images", sizes.visual_tokens, sizes.cross_width)
-    cache = (sizes.layers, "rows", sizes.max_tokens, sizes.cache_width)
+    cache = (sizes.layers, "rows", places, sizes.cache_width)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
         **dict.fromkeys(EncoderGraph.outputs, ("float32", cross)),
         "control": ("int64", (1,)),
@@ -317,7 +317,7 @@ class Sizes:
         """Inputs of `DecoderGraph`, for tracing."""
         # each a tensor of its own: the exporter takes one tensor given twice for one input
         seen = (self.layers, images, self.visual_tokens, self.cross_width)
-        past = (self.layers, images * beams, self.max_tokens, self.cache_width)
+        past = (self.layers, images * beams, EXAMPLE_PLACES, self.cache_width)
         cross, cache = ([torch.zeros(shape) for _ in range(2)] for shape in (seen, past))
         tokens = torch.zeros(images, beams, dtype=torch.int64)
         return (tokens, torch.zeros(1, dtype=torch.int64), *cross, *cache)
@@ -330,7 +330,8 @@ class Sizes:
 
 
 # Names of the axes whose length is free, by input or output and axis.
-_IMAGES, _ROWS, _BY_BEAM = {1: "images"}, {1: "rows"}, {0: "images", 1: "beams"}
+_IMAGES, _BY_BEAM = {1: "images"}, {0: "images", 1: "beams"}
+_PAST, _WRITTEN = {1: "rows", 2: "places"}, {1: "rows", 2: "written"}
 _NO_BEAM = ("control", "penalty", "position", "going")
 AXES: dict[str, dict[int, str]] = {
     "pixels": {0: "images"},
@@ -338,9 +339,11 @@ AXES: dict[str, dict[int, str]] = {
     "logits": _BY_BEAM,
     "going": {0: "images"},
     **dict.fromkeys(EncoderGraph.outputs, _IMAGES),
-    **dict.fromkeys((*CACHES, "written_keys", "written_values"), _ROWS),
+    **dict.fromkeys(CACHES, _PAST),
+    **dict.fromkeys(("written_keys", "written_values"), _WRITTEN),
     **{name: _BY_BEAM for name in SearchState._fields if name not in _NO_BEAM},
 }
 AXES |= {f"{NEW}{name}": axes for name, axes in AXES.items()}
+AXES |= {f"{NEW}{name}": _WRITTEN for name in CACHES}
 # The decoder takes any number of visual tokens: encoders of several budgets share it.
 DECODER_AXES = AXES | {name: _IMAGES | {2: "visual_tokens"} for name in EncoderGraph.outputs}

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.huggingface.graphs import resize_model
-from nanocap.convert.onnx.sessions import open_session
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.probe import Probe, batches

@@ -20,7 +20,7 @@ from nanocap.convert.huggingface.graphs import decoder_model, encoder_model
 from nanocap.convert.huggingface.layout import REGISTER, description_files
 from nanocap.convert.huggingface.weights import vision_encoder_decoder
 from nanocap.convert.photos import drawn_pictures, find_photos, load_photos
-from nanocap.files.folder_writer import check_target, write_folder
+from nanocap.files.whole_file import check_target, write_folder
 from nanocap.student.student import count_parameters
 
 PROBE_PHOTOS = 16

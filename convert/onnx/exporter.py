@@ -14,6 +14,7 @@ import onnx
 from nanocap.bundle.manifest import Artifact
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Exported, Job, check_precisions
+from nanocap.convert.graphs.joining import EXAMPLE_BEAMS, EXAMPLE_IMAGES, SearchGraphs
 from nanocap.convert.graphs.modules import (
     AXES,
     DECODER_AXES,
@@ -23,10 +24,9 @@ from nanocap.convert.graphs.modules import (
     state_tensors,
 )
 from nanocap.convert.graphs.passes import clean
+from nanocap.convert.graphs.sessions import fused, open_session, running_operators, threads
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.graphs.visual_tokens import with_tokens
-from nanocap.convert.onnx.joining import EXAMPLE_BEAMS, EXAMPLE_IMAGES, SearchGraphs
-from nanocap.convert.onnx.sessions import fused, open_session, running_operators, threads
 from nanocap.convert.parity import EagerEngine, Parity, check_batches, check_exact, compare
 from nanocap.convert.photos import spread
 from nanocap.convert.probe import BATCH, batches, rollout

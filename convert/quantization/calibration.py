@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.onnx.sessions import open_session
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.quantization.ranges import BINS, METHODS, Histogram
 
 Feeds = Mapping[str, npt.NDArray[Any]]
@@ -74,8 +74,8 @@ def collect_extremes(model: onnx.ModelProto, tensors: Iterable[str], feeds: Feed
 def _extremes(run: Run, names: list[str], feeds: FeedSource) -> Ranges:
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     for values in map(run, feeds()):
-        low = np.minimum(low, [value.min() for value in values])
-        high = np.maximum(high, [value.max() for value in values])
+        low = np.minimum(low, [value.min(initial=np.inf) for value in values])
+        high = np.maximum(high, [value.max(initial=-np.inf) for value in values])
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConversionError("calibration saw no photos, or values that are not finite")
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nanocap.convert.onnx.joining import SearchGraphs
-from nanocap.convert.onnx.sessions import open_session
+from nanocap.convert.graphs.joining import SearchGraphs
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines.onnx import OnnxEngine
 

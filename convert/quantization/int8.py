@@ -25,7 +25,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.passes import quantize_gather, quantize_pixels
-from nanocap.convert.onnx.sessions import folded
+from nanocap.convert.graphs.sessions import folded
 from nanocap.convert.quantization.blocks import Block, blocks
 from nanocap.convert.quantization.calibration import (
     FeedSource,

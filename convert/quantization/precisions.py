@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from nanocap.convert.onnx.sessions import folded
+from nanocap.convert.graphs.sessions import folded
 from nanocap.convert.parity import BATCH_TOLERANCE
 from nanocap.convert.quantization.calibration import FeedSource
 from nanocap.convert.quantization.fp16 import emulate, halve

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import LENGTH, PAD, PREFIX, QUALITY, length_of
+from nanocap.distill.data.tokenizer import length_of
 from nanocap.distill.recipes.recipe import Recipe
+from nanocap.student.controls import LENGTH, PAD, PREFIX, QUALITY
 
 ANY_LENGTH = 0.5  # share of captions whose length is not told
 

@@ -32,6 +32,7 @@ from nanocap.distill.recipes.records import chosen
 from nanocap.errors import DataError, ImageError
 from nanocap.image.image import load_rgb
 from nanocap.progress import tracked
+from nanocap.student.controls import PREFIX
 
 LARGEST_SIDE = 320  # pixels of the shorter side; larger photos are stored smaller
 JPEG_QUALITY = 92
@@ -88,7 +89,7 @@ class Corpus:
     def encoded(self, max_tokens: int) -> list[list[list[int]]]:
         """Token ids of every caption of every row, end token included, control tokens not."""
         flat = [caption for row in self.rows for caption in row.captions]
-        ids = iter(pieces.encode(self.tokenizer, flat, max_tokens - pieces.PREFIX))
+        ids = iter(pieces.encode(self.tokenizer, flat, max_tokens - PREFIX))
         return [[next(ids) for _ in row.captions] for row in self.rows]
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from nanocap.distill.data.augment import augment, squash
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.training.devices import cpu_has_bf16
 from nanocap.progress import progress
 from nanocap.student import Student
+from nanocap.student.devices import cpu_has_bf16
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 SEED = 11  # of the cached views: one for all runs, whatever their own

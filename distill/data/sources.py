@@ -16,10 +16,10 @@ from typing import Any
 from nanocap.distill.data.keys import distinct
 from nanocap.distill.data.rows import cell, has, read_rows, texts
 from nanocap.distill.data.stores import FolderStore, Sample, Store, TarStore
-from nanocap.distill.data.tokenizer import QUALITIES
 from nanocap.distill.recipes.recipe import OF_ROW, Source
 from nanocap.errors import DataError, MissingExtraError, NanocapError
 from nanocap.files.regular_file import read_file
+from nanocap.student.controls import QUALITIES
 
 TABLES = ("captions.jsonl", "metadata.jsonl", "captions.parquet", "metadata.parquet")  # of a folder
 LABELS = "labels-*.tar"  # as `nanocap label` names them

@@ -8,20 +8,9 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import Metaspace
 
-QUALITIES = ("high", "medium", "low")
-LENGTHS = ("any", "short", "long")
-SPECIALS = (
-    "<pad>",
-    "<end>",
-    "<unk>",
-    *(f"<quality:{name}>" for name in QUALITIES),
-    *(f"<length:{name}>" for name in LENGTHS),
-)
-PAD, END, UNKNOWN = 0, 1, 2
-QUALITY = {name: SPECIALS.index(f"<quality:{name}>") for name in QUALITIES}
-LENGTH = {name: SPECIALS.index(f"<length:{name}>") for name in LENGTHS}
+from nanocap.student.controls import END, SPECIALS
+
 SHORT_WORDS = 9  # a caption of at most so many words is short
-PREFIX = 2  # control tokens at the start of every sequence
 #: What is not a word of a caption, as patterns of lower-case text, and what comes in its place.
 REPLACED = (
     ("’", "'"),

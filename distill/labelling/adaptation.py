@@ -20,15 +20,7 @@ from torch import Tensor
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.batches import pack
 from nanocap.distill.data.feature_cache import normalize as to_pixels
-from nanocap.distill.data.tokenizer import (
-    LENGTH,
-    PAD,
-    PREFIX,
-    QUALITIES,
-    QUALITY,
-    encode,
-    normalize,
-)
+from nanocap.distill.data.tokenizer import encode, normalize
 from nanocap.distill.labelling.decision import Candidate, Decision
 from nanocap.distill.labelling.photos import PhotoShards, open_photo
 from nanocap.distill.labelling.proposals import distinct
@@ -38,6 +30,7 @@ from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
 from nanocap.measure.metrics.facts import extract
 from nanocap.measure.metrics.facts.roles import Role
+from nanocap.student.controls import LENGTH, PAD, PREFIX, QUALITIES, QUALITY
 
 STRANGERS = 8  # photos that stand for any other photo
 SEEN = 0.0  # nats that a word must gain by the photo

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nanocap.distill.labelling.decision import Candidate, Decision, Sight
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.errors import DataError, OptionError
 from nanocap.measure.metrics.facts.words import units
 

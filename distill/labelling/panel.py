@@ -22,8 +22,8 @@ from nanocap.distill.labelling.quality import grade, rank, verify
 from nanocap.distill.teachers import KeyedTeacher, Teacher, load_teacher
 from nanocap.distill.teachers.ensemble import Pool
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
-from nanocap.distill.training.devices import use_threads
 from nanocap.errors import OptionError
+from nanocap.student.devices import use_threads
 
 
 @dataclass(frozen=True)

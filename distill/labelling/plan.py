@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nanocap import __version__
-from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.labelling.shards import ROWS, finished
 from nanocap.distill.teachers import KeyedTeacher, Teacher
 from nanocap.errors import DataError, OptionError
+from nanocap.files.digest import file_digest
 
 MOST_PARTS = 4096
 PLAN, MANIFEST = "plan.json", "manifest.json"

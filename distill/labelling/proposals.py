@@ -18,7 +18,7 @@ from nanocap.distill.labelling.decision import (
     whole_sentences,
 )
 from nanocap.distill.teachers import KeyedTeacher, Teacher, ask
-from nanocap.distill.training.cider import Cider
+from nanocap.measure.metrics.cider import Cider
 
 NOTHING = "no teacher has a caption of it"
 SAID = "another candidate says it in the same words"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
-from nanocap.distill.data.tokenizer import QUALITIES
 from nanocap.distill.labelling.decision import (
     ORIGINAL,
     TEACHER,
@@ -21,6 +20,7 @@ from nanocap.distill.labelling.text_support import Piece, pieces
 from nanocap.measure.metrics.facts import KINDS, Fact, closure, extract, of_kind
 from nanocap.measure.metrics.facts.entries import lexicon
 from nanocap.measure.metrics.facts.roles import Role
+from nanocap.student.controls import QUALITIES
 
 WEIGHTS = {"objects": 5, "attributes": 5, "relations": 2}  # CAPTURE's (Dong et al. 2024)
 FEW = 0.5  # share of the others below which a detector's word against an object decides

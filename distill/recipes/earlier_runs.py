@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanocap.distill.data.digest import file_digest
 from nanocap.errors import RecipeError
+from nanocap.files.digest import file_digest
 
 STUDENT, PLAN = "student.safetensors", "plan.json"  # what a run gives; what decided labels
 MENTION = re.compile("before:([a-z0-9][a-z0-9-]*)(/?)")

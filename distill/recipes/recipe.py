@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanocap.distill.data.tokenizer import QUALITIES
 from nanocap.distill.recipes.records import build, chosen, read_toml
 from nanocap.errors import NanocapError, RecipeError
+from nanocap.student.controls import QUALITIES
 from nanocap.student.dimensions import PRESETS, Dimensions
 
 OF_ROW = "row"  # as the quality of a source: each row names its own

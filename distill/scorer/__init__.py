@@ -5,6 +5,6 @@ Reading order: `recipe`, `losses`, `objective`, `monitor`, `trainer`, `similarit
 
 from __future__ import annotations
 
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.similarity import ImageTextScorer
 
 __all__ = ["ImageTextScorer"]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NEVER = -1e9  # a logit that no softmax gives any weight
-PHOTOS_AT_ONCE = 8
 
 
 def soft_targets(positive_BR: Tensor, share: float, likeness_BR: Tensor | None = None) -> Tensor:
@@ -60,39 +59,6 @@ def contrast(logits_BR: Tensor, targets_BR: Tensor) -> Tensor:
         targets_BR: rows sum to 1, as of `soft_targets`.
     """
     return F.kl_div(logits_BR.float().log_softmax(1), targets_BR, reduction="batchmean")
-
-
-def late_interaction(
-    visual_BNC: Tensor, pieces_RTC: Tensor, mask_RT: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Similarity of every photo with every text by their tokens, seen from either side.
-
-    The relaxed bipartite matching of LightCLIP, scored as in FILIP (Yao et al. 2021): each token
-    takes its best partner on the other side, which several may share; then their mean.
-
-    Args:
-        visual_BNC, pieces_RTC: vectors of length 1.
-        mask_RT: 1 for a piece, 0 for padding.
-    Returns:
-        by the visual tokens [B, R], and by the pieces [B, R]; both from -1 to 1.
-    """
-    absent_RT = mask_RT == 0
-    # a few photos at a time: the similarities of all would pass through memory many times over
-    some = torch.split(visual_BNC, PHOTOS_AT_ONCE)
-    parts = [_best_partners(visual, pieces_RTC, absent_RT) for visual in some]
-    by_visual, by_piece = (torch.cat(sides) for sides in zip(*parts, strict=True))
-    return by_visual, by_piece
-
-
-def _best_partners(
-    visual_BNC: Tensor, pieces_RTC: Tensor, absent_RT: Tensor
-) -> tuple[Tensor, Tensor]:
-    similarity = torch.einsum("bnc,rtc->brnt", visual_BNC, pieces_RTC)
-    # `max` rather than `amax`: it remembers which it took, and its gradient is one store
-    by_visual = similarity.masked_fill(absent_RT[None, :, None, :], -1.0).max(3).values.mean(2)
-    present = (~absent_RT).to(similarity.dtype)
-    by_piece = (similarity.max(2).values * present).sum(2) / present.sum(1)
-    return by_visual, by_piece
 
 
 def masked_language(logits_MV: Tensor, pieces_M: Tensor) -> Tensor:

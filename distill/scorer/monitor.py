@@ -10,7 +10,7 @@ from torch import Tensor
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
-from nanocap.distill.scorer.texts import pad
+from nanocap.distill.data.scorer_texts import pad
 from nanocap.scorer import Scorer, ScorerDimensions
 
 MONITORED = 200  # photos at most

@@ -10,16 +10,11 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.data.batches import Schedule
-from nanocap.distill.scorer.losses import (
-    contrast,
-    late_interaction,
-    likeness,
-    masked_language,
-    soft_targets,
-)
+from nanocap.distill.data.scorer_texts import pad
+from nanocap.distill.scorer.losses import contrast, likeness, masked_language, soft_targets
 from nanocap.distill.scorer.recipe import Training
-from nanocap.distill.scorer.texts import pad
 from nanocap.scorer import Scorer
+from nanocap.scorer.scorer import late_interaction
 
 
 @dataclass(frozen=True)

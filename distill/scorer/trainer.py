@@ -14,25 +14,25 @@ from torch import Tensor, nn
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps
-from nanocap.distill.data.tokenizer import PREFIX
+from nanocap.distill.data.scorer_texts import self_contained
 from nanocap.distill.scorer.monitor import RetrievalMonitor
 from nanocap.distill.scorer.objective import draw, objective
 from nanocap.distill.scorer.recipe import ScorerRecipe, Training
-from nanocap.distill.scorer.texts import self_contained
 from nanocap.distill.training.checkpoint import (
     Position,
     load_checkpoint,
     read_position,
     save_checkpoint,
 )
-from nanocap.distill.training.devices import fastest
 from nanocap.distill.training.journal import Journal
+from nanocap.distill.training.run import Start
 from nanocap.distill.training.trainer import learning_rate
-from nanocap.distill.training.warm_start import Start
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.scorer import Scorer
 from nanocap.student import Student
+from nanocap.student.controls import PREFIX
+from nanocap.student.devices import fastest
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,6 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
     journal = Journal(run.out, 0, first)
     monitor = RetrievalMonitor(run.corpus, ids, recipe.monitor, scorer.dimensions)
     shown = Progress(training.steps, "training the scorer", plain=True)
-    shown.begin()
     shown.skip(first)
     for step in shown.over(range(first, training.steps)):
         began = time.perf_counter()
@@ -140,7 +139,6 @@ def _train(run: ScorerRun, narrow: bool, position: Position | None) -> None:
             here = Position(0, done, run.fingerprint)
             save_checkpoint(run.checkpoint, here, as_student, average, optimizer)
             journal.draw()
-    shown.end()
     scorer.load_state_dict(average)
     scorer.cpu().save(run.finished, _metadata(run, scorer.dimensions.max_pieces))
     run.checkpoint.unlink(missing_ok=True)

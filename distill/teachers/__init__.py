@@ -6,7 +6,7 @@ the colon of `KIND:REST`, and a line in `KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +45,6 @@ class Teacher(Protocol):
 
     def caption(self, images: Sequence[Image.Image], n: int) -> list[list[Scored]]:
         """At most `n` different captions of each photo, best first."""
-        ...
 
 
 @runtime_checkable
@@ -63,13 +62,20 @@ class KeyedTeacher(Protocol):
         Raises:
             DataError: it knows none of them.
         """
-        ...
 
     def caption_keyed(
         self, keys: Sequence[str], images: Sequence[Image.Image], n: int
     ) -> list[list[Scored]]:
         """At most `n` different captions of each photo, best first."""
-        ...
+
+
+def distinct(captions: Iterable[tuple[str, float]]) -> list[Scored]:
+    """Texts with their scores, best first: each text once, and none that is empty."""
+    best: dict[str, float] = {}
+    for text, score in captions:
+        if text:
+            best.setdefault(text, score)
+    return [Scored(text, score) for text, score in best.items()]
 
 
 def ask(
@@ -82,11 +88,7 @@ def ask(
 
 
 def kind_of(spec: str) -> tuple[str, str]:
-    """The two parts of `KIND:REST`.
-
-    Raises:
-        OptionError: the kind is unknown.
-    """
+    """The two parts of `KIND:REST`. Raises OptionError where the kind is unknown."""
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in KINDS:
         raise OptionError(

@@ -19,9 +19,9 @@ from nanocap.distill.teachers import (
     load_teacher,
 )
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
-from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, averaged, read
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.student import PREFIX, StudentTeacher, agree, read
 from nanocap.errors import OptionError
+from nanocap.measure.metrics.cider import Cider
 
 
 class Pool:
@@ -61,11 +61,8 @@ def consensus(texts: Sequence[str]) -> list[Scored]:
     All n-grams weigh the same: rarity among a handful of candidates of one photo would favour what
     only one of them says, and rarity among a batch would make a label depend on its neighbours.
 
-    Args:
-        texts: one caption said twice counts twice as evidence.
-    Returns:
-        scores from 0 to 10; 0 of a text that is alone. Texts that differ only in case or
-        punctuation are one, as the first of them is written.
+    A caption said twice counts twice as evidence. Scores are from 0 to 10, 0 of a text that is
+    alone. Texts that differ only in case or punctuation are one, as the first is written.
     """
     plain = [normalize(text) for text in texts]
     cider = Cider(())
@@ -96,8 +93,8 @@ def load(rest: str, settings: Settings = DEFAULTS) -> StudentTeacher | Pool:
     if set(kinds) == {"student"}:
         finished = [read(spec.removeprefix(PREFIX)) for spec in specs]
         if agree(finished):
-            return averaged(finished, settings)
-        return Pool([averaged([one], settings) for one in finished])
+            return StudentTeacher(finished, settings)
+        return Pool([StudentTeacher([one], settings) for one in finished])
     silent = replace(settings, prompt=None)
     return Pool(
         [

@@ -8,7 +8,7 @@ is the same for all: `nanocap.distill.teachers.processors` loads their processor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nanocap.errors import OptionError
 
@@ -16,41 +16,24 @@ ASK = "Describe this image in one short sentence."  # what models that chat are 
 INSTRUCTION = "Write a short description of the image."
 
 
-class Family(Protocol):
+@dataclass(frozen=True)
+class Family:
     """How a model is spoken to."""
 
-    @property
-    def example(self) -> str:
-        """A public model of the family."""
-        ...
-
-    @property
-    def prompt(self) -> str:
-        """What it is asked when the user says nothing else."""
-        ...
+    example: str  # a public model of the family
+    prompt: str = ""  # what it is asked when the user says nothing else
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
-        """What `generate` takes for a batch of photos, as tensors.
-
-        Raises:
-            OptionError: the family takes no prompt, but there is one.
-        """
-        ...
+        """What `generate` takes; raises OptionError for a prompt where the family takes none."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Plain:
-    """The prompt as it is, if there is one; the processor adds what stands for the photo.
+class Plain(Family):
+    """The prompt as it is, if there is one; the processor adds what stands for the photo."""
 
-    Args:
-        before: what the text must start with, whatever the prompt.
-        optional: the model goes on from the photo alone where the prompt is empty.
-    """
-
-    example: str
-    prompt: str = ""
-    before: str = ""
-    optional: bool = False
+    before: str = ""  # what the text must start with, whatever the prompt
+    optional: bool = False  # an empty prompt: the model goes on from the photo alone
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         if self.optional and not prompt:
@@ -60,11 +43,8 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(Family):
     """GIT: the caption goes on after the prompt, which has a start token but no end token."""
-
-    example: str
-    prompt: str = ""
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         pixels = processor(images=images, return_tensors="pt")
@@ -77,11 +57,8 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Silent:
+class Silent(Family):
     """A vision encoder with a text decoder: there is nothing but the photo."""
-
-    example: str
-    prompt: str = ""
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         if prompt:
@@ -90,16 +67,11 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Chat:
-    """A question with a photo in a chat, as the model's own template spells it.
+class Chat(Family):
+    """A question with a photo in a chat, as the model's own template spells it."""
 
-    Args:
-        spelled: for models that came without a template: `{prompt}` stands in it.
-    """
-
-    example: str
     prompt: str = ASK
-    spelled: str = ""
+    spelled: str = ""  # of models without a template: `{prompt}` stands in it
 
     def inputs(self, processor: Any, images: list[Any], prompt: str) -> Any:
         text = self._text(processor, prompt)
@@ -154,14 +126,8 @@ FAMILIES: dict[str, Family] = {  # by `model_type` of config.json
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a `model_type`; one of transformers' own that is not listed is asked in a chat.
-
-    Raises:
-        OptionError: its models do not make text of images.
-    """
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    )
+    """The family of a `model_type`; others of transformers chat, or raise OptionError."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     if model_type in FAMILIES:
         return FAMILIES[model_type]

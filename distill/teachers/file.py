@@ -17,11 +17,8 @@ from nanocap.errors import DataError, OptionError
 class CaptionFile:
     """A black box: it has captions, in the order of their file, and nothing else.
 
-    Args:
-        path: of a file as `nanocap.distill.data.rows.read_captions` reads it. Lines of one photo
-            are joined; captions that are empty are passed over.
-    Raises:
-        DataError: the file cannot be read, or a line of it is something else.
+    Lines of one photo are joined; captions that are empty are passed over. Raises DataError as
+    `nanocap.distill.data.rows.read_captions` does, which reads the file, and where it has none.
     """
 
     def __init__(self, path: Path):
@@ -56,12 +53,7 @@ def no_photo(path: Path, found: str, wanted: str) -> str:
 
 
 def load(rest: str, settings: Settings = DEFAULTS) -> CaptionFile:
-    """`file:CAPTIONS.jsonl`.
-
-    Raises:
-        OptionError: it is no `.jsonl` file.
-        DataError: the file cannot be read, or a line of it is something else.
-    """
+    """`file:CAPTIONS.jsonl`; raises OptionError for another suffix, and as `CaptionFile` does."""
     path = Path(rest)
     if path.suffix.lower() != ".jsonl":
         raise OptionError(f'file:{rest}: captions are a .jsonl file, "image" and "caption" a line')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nanocap.distill.teachers import Scored
+from nanocap.distill.teachers import Scored, distinct
 from nanocap.distill.teachers.families import Family, family_of
 from nanocap.distill.teachers.merging import TokenMerging
 from nanocap.distill.teachers.settings import DEFAULTS, Settings
@@ -21,30 +22,17 @@ LONGEST = 64  # tokens of a caption, unless said otherwise
 UNUSED = ("labels",)  # what PaliGemma's processor adds for training
 
 
+@dataclass(eq=False)
 class HfTeacher:
-    """Beam search with a model of any family.
+    """Beam search with a model of any family."""
 
-    Args:
-        name: with the prompt in it where that is not the family's.
-        family: of `nanocap.distill.teachers.families`.
-        prompt: instead of the family's.
-        longest: tokens of a caption; a longer answer ends with its last whole sentence.
-        merging: of the visual tokens in its vision tower.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        processor: Any,
-        family: Family,
-        prompt: str | None = None,
-        longest: int = LONGEST,
-        merging: TokenMerging | None = None,
-    ):
-        self.name, self.model, self.processor, self.family = name, model, processor, family
-        self.prompt: str = family.prompt if prompt is None else prompt
-        self.longest, self.merging = longest, merging
+    name: str  # with the prompt in it where that is not the family's
+    model: Any
+    processor: Any
+    family: Family
+    prompt: str
+    longest: int = LONGEST  # tokens of a caption; longer answers end with a whole sentence
+    merging: TokenMerging | None = None  # of the visual tokens in its vision tower
 
     @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image], n: int) -> list[list[Scored]]:
@@ -73,7 +61,7 @@ class HfTeacher:
         )
         texts = self._texts(found.sequences, found.beam_indices)
         rows = list(zip(texts, found.sequences_scores.tolist(), strict=True))
-        return [_distinct(rows[first : first + n]) for first in range(0, len(rows), n)]
+        return [distinct(rows[first : first + n]) for first in range(0, len(rows), n)]
 
     def _texts(self, sequences: Tensor, beams: Tensor) -> list[str]:
         """What was generated, without the prompt.
@@ -99,14 +87,6 @@ def _whole_sentences(text: str) -> str:
     """An answer that was cut off, up to the end of its last sentence if it has one."""
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)", text)]
     return text[: ends[-1]] if ends else text
-
-
-def _distinct(rows: Sequence[tuple[str, float]]) -> list[Scored]:
-    best: dict[str, float] = {}
-    for text, score in rows:
-        if text:
-            best.setdefault(text, score)
-    return [Scored(text, score) for text, score in best.items()]
 
 
 def load(rest: str, settings: Settings = DEFAULTS) -> HfTeacher:
@@ -140,9 +120,10 @@ def load(rest: str, settings: Settings = DEFAULTS) -> HfTeacher:
     except Exception as error:  # the library raises many kinds, down to network errors
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"hf:{rest}: cannot be loaded ({first})") from error
+    prompt = family.prompt if settings.prompt is None else settings.prompt
     asked = "" if settings.prompt is None else f" asked {settings.prompt!r}"
     merging = TokenMerging(model, settings.merge) if settings.merge != 1 else None
     merged = "" if merging is None else f" merged to {settings.merge}"
     model = model.to(device).eval()
-    about = (processor, family, settings.prompt, LONGEST, merging)
-    return HfTeacher(f"hf:{rest}{asked}{merged}", model, *about)
+    name = f"hf:{rest}{asked}{merged}"
+    return HfTeacher(name, model, processor, family, prompt, merging=merging)

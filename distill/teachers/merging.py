@@ -66,11 +66,7 @@ class TokenMerging:
         self._alone = 0  # tokens that are no patch: the class token
 
     def shorten(self, inputs: Any) -> Any:
-        """Inputs whose prompts have as many places for visual tokens as are left.
-
-        Args:
-            inputs: of the processor, with one photo a row.
-        """
+        """The processor's inputs, a photo a row, with as many places as visual tokens are left."""
         ids: Tensor = inputs["input_ids"]
         is_image = ids == self._image_token
         kept = ~is_image | (is_image.cumsum(1) <= self.tokens)

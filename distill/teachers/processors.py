@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import (
-    PROCESSOR_MAPPING,
-    AutoImageProcessor,
-    AutoTokenizer,
-    PreTrainedConfig,
-)
+from transformers import PROCESSOR_MAPPING, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 
 from nanocap.errors import OptionError
 

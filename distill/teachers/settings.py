@@ -6,40 +6,27 @@ from dataclasses import dataclass
 
 import torch
 
-from nanocap.distill.training.devices import fastest
 from nanocap.errors import OptionError
+from nanocap.student.devices import fastest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may say about any teacher.
+    """What a user may say about any teacher; raises OptionError for an unknown dtype."""
 
-    Args:
-        prompt: instead of the one that its family is asked with.
-        device: torch's name for it, such as `cuda:1`; `auto` is CUDA where there is one.
-        dtype: `fp32`, `bf16` or `fp16`; `auto` is what the device is good at.
-        merge: share of its visual tokens that a LLaVA keeps.
-    Raises:
-        OptionError: the dtype is none of these.
-    """
-
-    prompt: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    merge: float = 1.0
+    prompt: str | None = None  # instead of the one that its family is asked with
+    device: str = "auto"  # torch's name for it, such as `cuda:1`; `auto` is CUDA if there is any
+    dtype: str = "auto"  # `fp32`, `bf16` or `fp16`; `auto` is what the device is good at
+    merge: float = 1.0  # share of its visual tokens that a LLaVA keeps
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *DTYPES):
             raise OptionError(f"dtype {self.dtype!r} is not one of auto, {', '.join(DTYPES)}")
 
     def on_device(self) -> torch.device:
-        """The device.
-
-        Raises:
-            OptionError: this machine, or this build of torch, has none of that name.
-        """
+        """The device. Raises OptionError where this machine, or build of torch, has none such."""
         if self.device == "auto":
             return fastest()
         try:

@@ -37,8 +37,7 @@ def save_checkpoint(
     """Write weights, averaged weights and the optimizer's moments."""
     tensors = {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
-    names = {parameter: name for name, parameter in student.named_parameters()}
-    for parameter, name in names.items():
+    for name, parameter in student.named_parameters():
         if parameter in optimizer.state:
             for moment in MOMENTS:
                 tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
@@ -53,11 +52,7 @@ def save_checkpoint(
 
 
 def read_position(path: Path) -> Position | None:
-    """The position that a checkpoint holds; None if there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """The position in a checkpoint; None if there is none. Raises DataError for damage."""
     if not path.exists():
         return None
     try:
@@ -69,10 +64,7 @@ def read_position(path: Path) -> Position | None:
 
 
 def load_checkpoint(
-    path: Path,
-    student: Student,
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    path: Path, student: Student, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
     """Restore what `save_checkpoint` wrote, in place."""
     position = read_position(path)

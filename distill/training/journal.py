@@ -36,11 +36,8 @@ class Journal:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        shown = [
-            key
-            for key in ("loss", "reward", "aside_loss", "cider")
-            if any(key in line for line in self.lines)
-        ]
+        keys = ("loss", "reward", "aside_loss", "cider")
+        shown = [key for key in keys if any(key in line for line in self.lines)]
         if not shown:
             return
         figure = Figure(figsize=(4.5 * len(shown), 3.2), layout="constrained")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanocap.distill.data.batches import Captions
-from nanocap.distill.data.tokenizer import PAD
 from nanocap.student import Student
+from nanocap.student.controls import PAD
 from nanocap.student.decoder import Decoder
 
 LENGTH_PARTS = 4
@@ -21,14 +21,11 @@ LEAST = 1e-5  # probability of all pieces that are not named, so that its logari
 
 
 class Teaching(Protocol):
-    """What white-box teachers make of a batch.
-
-    Attributes:
-        seen: [B, channels], one vector a photo.
-    """
+    """What white-box teachers make of a batch."""
 
     @property
-    def seen(self) -> Tensor: ...
+    def seen(self) -> Tensor:
+        """[B, channels], one vector a photo."""
 
     def divergence(
         self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor
@@ -41,22 +38,14 @@ class Teaching(Protocol):
             image: [rows], the photo of each row.
             counted: [rows, T], where a piece is asked for.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a step learns from teachers, and how much.
-
-    Attributes:
-        share: of the loss that the divergence from the teachers takes over from cross-entropy.
-        imitation: weight of the term that draws what the student sees in a photo towards what
-            the teachers see.
-        relation: weight of the term that does the same with how alike the photos of a batch look.
-    """
+    """What a step learns from teachers, and how much: weights of `imitation` and `relation`."""
 
     teaching: Teaching
-    share: float
+    share: float  # of the loss that divergence from the teachers takes over from cross-entropy
     imitation: float = 0.0
     relation: float = 0.0
 
@@ -111,18 +100,14 @@ def cross_entropy(
     ours = Reader(decoder, visual_BNC)
     total = visual_BNC.new_zeros((), dtype=torch.float32)
     for part in by_length(captions):
-        tokens, targets, image = (
-            captions.tokens[part],
-            captions.targets[part],
-            captions.image[part],
-        )
+        tokens, targets = captions.tokens[part], captions.targets[part]
+        image = captions.image[part]
         longest = int((targets != PAD).nonzero()[:, 1].max()) + 1
         tokens, targets = tokens[:, :longest], targets[:, :longest]
         counted = targets != PAD
         logits = ours.logits(tokens, image, counted)
-        loss = F.cross_entropy(
-            logits, targets[counted], label_smoothing=smoothing, reduction="none"
-        )
+        asked = targets[counted]
+        loss = F.cross_entropy(logits, asked, label_smoothing=smoothing, reduction="none")
         if guidance is not None and guidance.share:
             apart = guidance.teaching.divergence(logits, part, tokens, image, counted)
             loss = (1 - guidance.share) * loss + guidance.share * apart
@@ -137,30 +122,19 @@ def mean_distribution(teachers: Sequence[Tensor]) -> Tensor:
 
 
 def divergence(logits: Tensor, teachers: Sequence[Tensor]) -> Tensor:
-    """Kullback-Leibler divergence of a student from the mean distribution of its teachers.
+    """Kullback-Leibler divergence [N], in nats, of a student from the mean of its teachers.
 
-    Hinton et al., "Distilling the knowledge in a neural network" (2015), at temperature 1: the
-    mean over teachers is soft enough.
-
-    Args:
-        logits: the student's, [N, V].
-        teachers: the same of each teacher.
-    Returns:
-        [N], in nats; zero where the student says what the teachers say on average.
+    All give logits [N, V]. Hinton et al., "Distilling the knowledge in a neural network" (2015), at
+    temperature 1: the mean over teachers is soft enough.
     """
     mean = mean_distribution(teachers)
     return F.kl_div(logits.log_softmax(-1), mean, reduction="none").sum(-1)
 
 
 def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Tensor:
-    """The same from the likeliest pieces of a distribution, with all others as one outcome.
+    """The same from the likeliest pieces [N, K] of a distribution, with all others as one outcome.
 
-    Args:
-        logits: the student's, [N, V].
-        pieces: [N, K] of the vocabulary.
-        probabilities: theirs, which sum to at most one.
-    Returns:
-        [N], in nats: at most what the whole distribution would give, and zero where they agree.
+    At most what the whole distribution would give, and zero where they agree.
     """
     ours = logits.log_softmax(-1).gather(1, pieces)
     rest_ours = (1 - ours.exp().sum(-1)).clamp_min(LEAST)
@@ -170,15 +144,11 @@ def top_divergence(logits: Tensor, pieces: Tensor, probabilities: Tensor) -> Ten
 
 
 def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
-    """One minus the cosine of what student and teachers see, as a mean over photos.
+    """One minus the cosine of what student [B, width] and teachers [B, channels] see, on average.
 
     Li et al., "Distilling large vision-language model with out-of-distribution generalizability"
     (2023). Where the widths differ, the teachers' vectors are turned onto the student's width by
     a fixed random map, which keeps angles roughly: nothing has to be learned beside the student.
-
-    Args:
-        ours: [B, width].
-        theirs: [B, channels].
     """
     if theirs.shape[1] != ours.shape[1]:
         theirs = theirs @ _turn(theirs.shape[1], ours.shape[1]).to(theirs)
@@ -186,14 +156,10 @@ def imitation(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def relation(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared difference of the cosines between the photos of a batch.
+    """Mean squared difference of the cosines between photos, of [B, width] and [B, channels].
 
     Park et al., "Relational knowledge distillation" (2019); the relation structure of Li et al.
     (2023). Means over the batch are taken off first, since what all photos share says nothing.
-
-    Args:
-        ours: [B, width].
-        theirs: [B, channels].
     """
     return (_likeness(ours) - _likeness(theirs)).square().mean()
 
@@ -213,7 +179,7 @@ class Reader:
     """A decoder that looks at the photos of a batch."""
 
     def __init__(self, decoder: Decoder, visual_BNC: Tensor):
-        self.decoder = decoder
+        self.decoder, self.visual = decoder, visual_BNC
         self.keys, self.values = decoder.cross(visual_BNC)
 
     def logits(self, tokens: Tensor, image: Tensor, counted: Tensor) -> Tensor:

@@ -5,7 +5,11 @@ CIDEr of 200 captions moves by several points without a reason; the loss tells o
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -13,9 +17,11 @@ from nanocap.distill.data.augment import squash
 from nanocap.distill.data.batches import pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.rollout import PROMPT, roll_out, to_texts
 from nanocap.distill.training.losses import cross_entropy, target_count
-from nanocap.distill.training.rollout import PROMPT, roll_out, to_texts
+from nanocap.errors import RecipeError
+from nanocap.files.whole_file import whole_file
+from nanocap.measure.metrics.cider import Cider
 from nanocap.measure.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 
@@ -24,11 +30,7 @@ CHUNK = 50  # photos that are captioned at once
 
 
 class Monitor:
-    """Greedy captions of photos that were set aside, scored with CIDEr-D, to see a run go wrong.
-
-    Args:
-        source: whose photos; "" looks at none.
-    """
+    """Scores greedy captions of photos of `source` that were set aside, to see a run go wrong."""
 
     def __init__(self, corpus: Corpus, source: str, dimensions: Dimensions):
         self.corpus, self.student = corpus, Student(dimensions)
@@ -42,12 +44,8 @@ class Monitor:
     def look(self, average: dict[str, Tensor], facts: bool = False) -> dict[str, float]:
         """CIDEr (times 100, as the field prints it), the share of distinct captions, the loss.
 
-        The loss is plain cross-entropy a piece, on all captions that people wrote.
-
-        Args:
-            facts: also `faithful`, the share of the captions' objects that people name.
-        Raises:
-            MissingExtraError: facts need `nanocap[eval]`.
+        The loss is plain cross-entropy a piece, on all captions that people wrote. With `facts`,
+        also `faithful`: the share of the captions' objects that people name; needs `nanocap[eval]`.
         """
         if not self.rows:
             return {}
@@ -70,11 +68,9 @@ class Monitor:
             loss += float(cross_entropy(self.student.decoder, visual, captions, 0.0, ones))
             pieces += target_count(captions)
         scores = map(self.cider.score, texts, self.references)
-        cider = 100 * sum(scores) / len(texts)
-        distinct = len(set(texts)) / len(texts)
         looked = {
-            "cider": round(cider, 2),
-            "distinct": round(distinct, 3),
+            "cider": round(100 * sum(scores) / len(texts), 2),
+            "distinct": round(len(set(texts)) / len(texts), 3),
             "aside_loss": round(loss / pieces, 4),
         }
         if facts:
@@ -82,3 +78,44 @@ class Monitor:
             objects = sum(counts, PhotoCounts()).objects
             looked["faithful"] = round(objects.rates().precision, 4)
         return looked
+
+
+class Floor:
+    """The floor of faithfulness under a stage that is rewarded for more than people's captions.
+
+    Keeps the last weights whose captions were faithful enough, and says when to stop.
+
+    Args:
+        least: share of the objects in captions of the monitored photos that people name, too.
+        kept: file of those weights.
+    """
+
+    def __init__(self, least: float, kept: Path):
+        self.least, self.kept = least, kept
+
+    def holds(self, faithful: float, average: dict[str, Tensor]) -> bool:
+        """Whether the stage may go on; if so, these weights are what it falls back to.
+
+        Raises RecipeError where it began below the floor.
+        """
+        if faithful >= self.least:
+            with whole_file(self.kept) as partial:
+                state = {name: x.detach().cpu().contiguous() for name, x in average.items()}
+                safetensors.torch.save_file(state, partial)
+            return True
+        if not self.kept.exists():
+            raise RecipeError(
+                f"the stage begins with {faithful:.3f} of the objects being there, below its floor"
+                f" of {self.least}: lower the floor, or start from a more faithful student"
+            )
+        click.echo(
+            f"nanocap: stopped: {faithful:.3f} of the objects are there, below the floor of"
+            f" {self.least}; the weights of the last look before are kept",
+            err=True,
+        )
+        return False
+
+    def restore(self, average: dict[str, Tensor]) -> None:
+        """The weights of the last look that was above the floor, in place."""
+        for name, tensor in safetensors.torch.load_file(self.kept).items():
+            average[name].copy_(tensor)

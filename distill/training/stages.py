@@ -15,13 +15,13 @@ from torch import Tensor
 
 from nanocap.distill.data.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import LENGTH, QUALITY
 from nanocap.distill.recipes.recipe import Stage
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.rollout import PROMPT, roll_out, to_texts
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.losses import target_count
 from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward, Reward
-from nanocap.distill.training.rollout import roll_out, to_texts
 from nanocap.student import Student
+from nanocap.student.controls import QUALITY
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class StageKind(Protocol):
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
     ) -> Target:
         """Rows for the photos at these places of the step's global batch."""
-        ...
 
 
 class Supervised:
@@ -92,14 +91,12 @@ class SelfCritical:
             found = RetrievalReward(context.corpus, context.scorer)
             self.rewards.append((found, context.stage.retrieval))
         if context.stage.repetition:
-            again = RepetitionReward(context.corpus)
-            self.rewards.append((again, context.stage.repetition))
+            self.rewards.append((RepetitionReward(context.corpus), context.stage.repetition))
 
     def target(
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
     ) -> Target:
         context, count = self.context, self.context.stage.samples
-        best = QUALITY["high"]
         rewarded = [i for i, photo in enumerate(photos) if self._rewards(photo)]
         samples = self._samples(inputs[rewarded], maps) if rewarded else []
         texts = to_texts(context.corpus.tokenizer, samples)
@@ -113,7 +110,7 @@ class SelfCritical:
         rewards = torch.from_numpy(scores).float().reshape(-1, count)
         others = (rewards.sum(1, keepdim=True) - rewards) / max(1, count - 1)
         advantage = (rewards - others).flatten()
-        drawn = [[best, LENGTH["any"], *row] for row in samples]
+        drawn = [[*PROMPT, *row] for row in samples]
         image = [rewarded[i // count] for i in range(len(drawn))]
         written = _references(context, step, photos, places)
         sampled = target_count(pack(drawn, image)) if drawn else target_count(written)
@@ -121,7 +118,7 @@ class SelfCritical:
         both = pack(drawn + _rows(written), [*image, *written.image.tolist()])
         weights = torch.cat([advantage, torch.full((len(written.image),), share)])
         if drawn:
-            metrics["words"] = _mean_words(texts)
+            metrics["words"] = sum(len(text.split()) for text in texts) / len(texts)
         return Target(both, weights, 0.0, sampled, metrics)
 
     def _rewards(self, photo: int) -> bool:
@@ -159,7 +156,3 @@ def _rows(captions: Captions) -> list[list[int]]:
     """Back from padded inputs and targets to rows."""
     whole = torch.cat([captions.tokens, captions.targets[:, -1:]], dim=1)
     return [[token for token in row if token] for row in whole.tolist()]
-
-
-def _mean_words(texts: Sequence[str]) -> float:
-    return sum(len(text.split()) for text in texts) / max(1, len(texts))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,7 +17,6 @@ from nanocap.distill.pruning.budget import check_keep
 from nanocap.distill.pruning.masks import Masks
 from nanocap.distill.pruning.slicing import slice_student
 from nanocap.distill.recipes.recipe import FROM_TEACHERS, Stage
-from nanocap.distill.teachers.logits_cache import Lessons
 from nanocap.distill.training import pretrained_trunks
 from nanocap.distill.training.checkpoint import (
     Position,
@@ -26,12 +24,12 @@ from nanocap.distill.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from nanocap.distill.training.faithfulness_floor import Floor
 from nanocap.distill.training.journal import Journal
 from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
-from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.training.monitor import Floor, Monitor
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
+from nanocap.distill.training.teacher_logits_cache import Lessons
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.student import Student
@@ -68,16 +66,10 @@ def train(run: Run, accelerator: Accelerator) -> Path:
         student, _ = Student.load(path)
     final, metadata = run.out / "student.safetensors", run.metadata()
     # a finished student is left alone, to the byte: others may have been made from it
-    if accelerator.is_main_process and not _saved(final, metadata):
+    saved = final.exists() and metadata.items() <= Student.load(final)[1].items()
+    if accelerator.is_main_process and not saved:
         student.save(final, metadata)
     return final
-
-
-def _saved(path: Path, metadata: dict[str, str]) -> bool:
-    if not path.exists():
-        return False
-    _, theirs = Student.load(path)
-    return metadata.items() <= theirs.items()
 
 
 def _check(stage: Stage) -> None:
@@ -115,7 +107,9 @@ def _train_stage(
         with accelerator.main_process_first():
             feed = Maps(run.corpus, schedule, student, stage.views, run.cache)
     student = student.to(device).train()
-    _set_dropout(student, stage.dropout)
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = stage.dropout
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
     # behind the optimizer and the average, which have no part in them; part of the checkpoint
@@ -144,7 +138,9 @@ def _train_stage(
         floor.holds(monitor.look(average, facts=True)["faithful"], average)
     rank, world = accelerator.process_index, accelerator.num_processes
     shown = Progress(stage.steps, f"training {stage.name}", plain=True)
-    for step in _steps(stage, first, shown if accelerator.is_main_process else None):
+    shown.skip(first)
+    steps = range(first, stage.steps)
+    for step in shown.over(steps) if accelerator.is_main_process else steps:
         began = time.perf_counter()
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
@@ -249,12 +245,6 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
     return groups
 
 
-def _set_dropout(student: nn.Module, rate: float) -> None:
-    for module in student.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate
-
-
 @torch.no_grad()
 def _average(average: dict[str, Tensor], student: Student, decay: float, step: int) -> None:
     """Move the averaged weights; early on they follow more closely."""
@@ -262,16 +252,3 @@ def _average(average: dict[str, Tensor], student: Student, decay: float, step: i
     theirs = student.state_dict()
     names = list(average)
     torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)
-
-
-def _steps(stage: Stage, first: int, shown: Progress | None) -> Iterator[int]:
-    steps = range(first, stage.steps)
-    if shown is None:
-        yield from steps
-        return
-    shown.begin()
-    shown.skip(first)
-    try:
-        yield from shown.over(steps)
-    finally:
-        shown.end()

@@ -48,7 +48,7 @@ def average(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Student, d
             for name in states[0]
         }
     mean.load_state_dict(total)
-    kept: dict[str, str] = {k: v for k, v in metadata.items() if k in ("tokenizer", "controls")}
+    kept = {key: value for key, value in metadata.items() if key in ("tokenizer", "controls")}
     return mean, {**kept, "training": json.dumps(_training(loaded, shares))}
 
 

@@ -10,7 +10,10 @@ from nanocap.bundle.manifest import Manifest
 CARD = "README.md"  # its name in the bundle
 QUALITY = "quality"  # key of an artifact's `measured`: records by the name of the set of photos
 COMPARISON = "comparison"  # the same: what the parity report says of it
-SHOWN = ("cider", "bleu4", "rouge_l", "meteor", "spice", "distinct", "hallucination")  # of a set
+SHOWN = {  # of a set
+    **{"cider": "CIDEr", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"},
+    **{"spice": "SPICE", "distinct": "distinct", "hallucination": "hallucinated objects, %"},
+}
 THIS = "this model"  # the run that made it
 
 USE = """\
@@ -45,31 +48,22 @@ reader of something important. Have a person check captions before they are publ
 
 
 def model_card(manifest: Manifest, size: int) -> str:
-    """`README.md` of a bundle, in Markdown.
-
-    Args:
-        manifest: of the bundle, its golden caption included.
-        size: bytes of the bundle's other files.
-    """
-    dimensions = manifest.dimensions
-    parameters = dimensions.get("parameters")
-    about = [
-        f"# {manifest.name} {manifest.version}",
-        "",
-        "An image captioner for use on the device: "
-        + (f"{parameters / 1e6:.1f} million parameters, " if parameters else "")
-        + f"{size / 1e6:.1f} MB. Written by `nanocap convert`; changes by hand are lost.",
-        "",
-        _architecture(dimensions),
-        "",
-    ]
+    """`README.md` of a bundle, in Markdown; `size` is the bytes of its other files."""
+    parameters = manifest.dimensions.get("parameters")
+    count = f"{parameters / 1e6:.1f} million parameters, " if parameters else ""
+    golden = manifest.golden
     sections = [
-        "\n".join(about),
+        f"# {manifest.name} {manifest.version}\n",
+        f"An image captioner for use on the device: {count}{size / 1e6:.1f} MB."
+        " Written by `nanocap convert`; changes by hand are lost.\n",
+        f"{_architecture(manifest.dimensions)}\n",
         USE.format(folder=manifest.name),
         _artifacts(manifest),
         training_section(manifest.training),
         LIMITS,
-        _golden(manifest),
+        "## Check\n",
+        f"`nanocap verify` compares every file with its SHA-256 and captions `{golden.image}` with"
+        f" {golden.artifact}. The expected caption is: {_cell(golden.caption)}\n",
     ]
     return "\n".join(sections)
 
@@ -94,9 +88,8 @@ def _artifacts(manifest: Manifest) -> str:
             f"**{artifact.name}** ({artifact.backend}, {artifact.precision},"
             f" {artifact.visual_tokens} visual tokens)"
         )
-        measured = dict(artifact.measured)
-        quality = measured.pop(QUALITY, {})
-        measured.pop(COMPARISON, None)
+        measured = {k: v for k, v in artifact.measured.items() if k not in (QUALITY, COMPARISON)}
+        quality = artifact.measured.get(QUALITY)
         lines += ["", *_table(("figure", "value"), _flat(measured)), ""]
         if isinstance(quality, Mapping) and quality:
             lines += [*_quality(quality), ""]
@@ -115,25 +108,20 @@ def _compared(manifest: Manifest) -> list[str]:
     for artifact in manifest.artifacts:
         found = artifact.measured.get(COMPARISON)
         if isinstance(found, Mapping):
-            peak = found.get("peak_bytes")
-            rows.append(
-                (
-                    artifact.name,
-                    _scaled(found.get("bytes"), 1e6, 2),
-                    _scaled(found.get("max_logit_difference"), 1, 4),
-                    _scaled(found.get("captions_equal"), 0.01, 1),
-                    _interval(found.get("cider")),
-                    _interval(found.get("cider_difference"), "+"),
-                    _scaled(found.get("ms"), 1, 1),
-                    _scaled(peak, 1e6, 0),
-                )
+            row = (
+                _scaled(found.get("bytes"), 1e6, 2),
+                _scaled(found.get("max_logit_difference"), 1, 4),
+                _scaled(found.get("captions_equal"), 0.01, 1),
+                _interval(found.get("cider")),
+                _interval(found.get("cider_difference"), "+"),
+                _scaled(found.get("ms"), 1, 1),
+                _scaled(found.get("peak_bytes"), 1e6, 0),
             )
+            rows.append((artifact.name, *row))
     if not rows:
         return []
-    head = (
-        *("artifact", "MB", "largest logit difference", "same captions, %", "CIDEr"),
-        *("difference", "ms a caption", "peak MB"),
-    )
+    head = ["artifact", "MB", "largest logit difference", "same captions, %", "CIDEr"]
+    head += ["difference", "ms a caption", "peak MB"]
     return ["**Side by side**, by `nanocap parity`:", "", *_table(head, rows), ""]
 
 
@@ -145,14 +133,13 @@ def _quality(sets: Mapping[str, Any]) -> list[str]:
     """One row a set of photos; figures with their intervals."""
     rows = []
     for name, found in sets.items():
-        figures = found.get("figures", {}) if isinstance(found, Mapping) else {}
-        cells = [_interval(figures.get(key)) for key in SHOWN]
-        rows.append((name, found.get("photos", "?") if isinstance(found, Mapping) else "?", *cells))
-    heads = {"cider": "CIDEr", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"}
-    heads |= {"spice": "SPICE", "distinct": "distinct", "hallucination": "hallucinated objects, %"}
-    used = [i for i, _ in enumerate(SHOWN) if any(row[2 + i] for row in rows)]
-    head = ("photos of", "photos", *(heads[SHOWN[i]] for i in used))
-    return _table(head, [(*row[:2], *(row[2 + i] for i in used)) for row in rows])
+        values = found if isinstance(found, Mapping) else {}
+        figures = values.get("figures", {})
+        cells = (_interval(figures.get(key)) for key in SHOWN)
+        rows.append((name, values.get("photos", "?"), *cells))
+    columns = zip(("photos of", "photos", *SHOWN.values()), *rows, strict=True)
+    head, *shown = zip(*(column for column in columns if any(column[1:])), strict=True)
+    return _table(head, shown)
 
 
 def _interval(figure: object, sign: str = "") -> str:
@@ -211,15 +198,6 @@ def _steps(run: Mapping[str, Any]) -> str:
     if not isinstance(steps, Mapping):
         return str(steps)
     return ", ".join(f"{name} {count}" for name, count in steps.items())
-
-
-def _golden(manifest: Manifest) -> str:
-    golden = manifest.golden
-    return (
-        "## Check\n\n"
-        f"`nanocap verify` compares every file with its SHA-256 and captions `{golden.image}` with"
-        f" {golden.artifact}. The expected caption is: {_cell(golden.caption)}\n"
-    )
 
 
 def _objects(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -12,11 +12,12 @@ from nanocap.bounds import MAX_BEAMS
 from nanocap.bundle.fields import Fields, parse_object
 from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.errors import BundleError, OptionError
+from nanocap.files.whole_file import safe_path
 from nanocap.image.rule import RESIZES, ImageRule
 
 SCHEMA = 2
 STATE_TYPES = ("float32", "int64", "int32", "bool")
-STATE_AXES = ("images", "beams", "rows")
+STATE_AXES = ("images", "beams", "rows", "places")
 SESSION_ENTRIES = ("session.disable_quant_qdq",)  # others have sessions read and write files
 MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 30  # 1 GiB, of one file and of a whole bundle
@@ -67,7 +68,8 @@ class StateTensor:
 
     Attributes:
         type: `float32`, `int64`, `int32` or `bool`.
-        shape: lengths; `images`, `beams`, or `rows`, which is images times beams.
+        shape: lengths; `images`, `beams`, `rows`, which is images times beams, or `places`, which
+            grows by one a step from none on.
         constant: whether every step leaves it as it is.
     """
 
@@ -228,22 +230,6 @@ def never_generated(
     """
     never = {tokens.pad, tokens.unknown, *controls.quality.values(), *controls.length.values()}
     return tuple(sorted((never | set(special)) - {tokens.end}))
-
-
-def safe_path(path: str, where: str = "manifest.json") -> str:
-    """`path` if it is relative, POSIX, plain and stays inside; else BundleError."""
-    parts = path.split("/")
-    unsafe = (
-        any(part in ("", ".", "..") or part != part.strip() for part in parts)
-        or any(c in '\\:*?"<>|' or not c.isprintable() for c in path)  # also drives and streams
-        or len(path) > 200
-    )
-    if unsafe:
-        raise BundleError(
-            f"{where}: the path {path[:80]!r} leaves the bundle or is not a plain relative path;"
-            " do not use this bundle, get it again from its origin"
-        )
-    return path
 
 
 def _sizes(entry: Fields) -> Dimensions:

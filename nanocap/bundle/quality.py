@@ -7,7 +7,7 @@ whose files are others does not pass `nanocap verify`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,43 +30,27 @@ def digest(manifest: Manifest, artifact: Artifact) -> str:
 
 
 def record(folder: Path, artifact_name: str, name: str, figures: Mapping[str, Any]) -> None:
-    """Write the figures of one set of photos into the bundle and its card.
+    """Write the figures of one set of photos, `name`, into the bundle's folder and its card.
 
     Args:
-        folder: the bundle's; replaced as a whole.
-        artifact_name: what was measured.
-        name: of the set of photos.
         figures: JSON-ready; see `Evaluation.to_dict`.
     Raises:
         OptionError: the bundle is no folder, or has no such artifact.
         BundleError: it is damaged.
     """
-    _rewrite(
-        folder,
-        {artifact_name: figures},
-        lambda measured, values: {**measured, QUALITY: {**measured.get(QUALITY, {}), name: values}},
-    )
+    _rewrite(folder, {artifact_name: figures}, name)
 
 
 def record_comparison(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the parity report into the bundle and its card, instead of an earlier one.
+    """Write the parity report, by names of artifacts, as `record` writes figures."""
+    _rewrite(folder, figures, None)
 
-    Args:
-        folder: the bundle's; replaced as a whole.
-        figures: JSON-ready, by the names of artifacts.
-    Raises:
-        OptionError: the bundle is no folder, or has no such artifact.
-        BundleError: it is damaged.
+
+def _rewrite(folder: Path, figures: Mapping[str, Mapping[str, Any]], photos: str | None) -> None:
+    """Put figures, with the digest of their files, among what was measured of each artifact.
+
+    They are of the set `photos`, or the parity report's.
     """
-    _rewrite(folder, figures, lambda measured, values: {**measured, COMPARISON: values})
-
-
-def _rewrite(
-    folder: Path,
-    figures: Mapping[str, Mapping[str, Any]],
-    put: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
-) -> None:
-    """Put each artifact's figures, with the digest of its files, among what was measured of it."""
     if not folder.is_dir():
         raise OptionError(f"{folder}: figures are recorded in a bundle's folder, not in a .zip")
     bundle = Bundle(folder)
@@ -79,7 +63,11 @@ def _rewrite(
         if artifact.name not in figures:
             return artifact
         values = {**figures[artifact.name], DIGEST: digest(manifest, artifact)}
-        return replace(artifact, measured=put(artifact.measured, values))
+        if photos is None:
+            change = {COMPARISON: values}
+        else:
+            change = {QUALITY: {**artifact.measured.get(QUALITY, {}), photos: values}}
+        return replace(artifact, measured={**artifact.measured, **change})
 
     artifacts = tuple(map(changed, manifest.artifacts))
     files = {path: bundle.read(path) for path in manifest.files if path != CARD}
@@ -89,11 +77,7 @@ def _rewrite(
 
 
 def check(bundle: Bundle) -> None:
-    """Refuse figures of other files.
-
-    Raises:
-        BundleError: the manifest holds some.
-    """
+    """Raise BundleError where the manifest holds figures of other files."""
     manifest = bundle.manifest
     for artifact, name, values in records(manifest):
         if values.get(DIGEST) != digest(manifest, artifact):

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from nanocap.bundle.manifest import MAX_FILES
 from nanocap.errors import BundleError
@@ -29,34 +29,25 @@ class FolderStore:
         self.root = root
 
     def read(self, path: str, limit: int) -> bytes:
-        full = str(self.root)
-        mode = 0
+        where, full, mode = f"bundle {self.root}: {path}", str(self.root), 0
         try:
             for part in path.split("/"):
                 full = os.path.join(full, part)
                 mode = os.lstat(full).st_mode
                 if stat.S_ISLNK(mode):
                     raise BundleError(
-                        f"bundle {self.root}: {path} goes through a symbolic link;"
-                        " put the file itself there"
+                        f"{where} goes through a symbolic link; put the file itself there"
                     )
             if not stat.S_ISREG(mode):  # a pipe would block, a device never end
-                raise BundleError(f"bundle {self.root}: {path} is not a regular file; get it again")
+                raise BundleError(f"{where} is not a regular file; get it again")
             with open(full, "rb") as file:
-                data = file.read(limit + 1)
+                return _capped(file, limit, where)
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(
-                f"bundle {self.root}: {path} is missing; get or build the bundle again"
-            ) from None
+            raise BundleError(f"{where} is missing; get or build the bundle again") from None
         except OSError as error:
             raise BundleError(
-                f"bundle {self.root}: {path} cannot be read ({error.strerror}); check its rights"
+                f"{where} cannot be read ({error.strerror}); check its rights"
             ) from None
-        if len(data) > limit:
-            raise BundleError(
-                f"bundle {self.root}: {path} is larger than the manifest states; get it again"
-            )
-        return data
 
     def paths(self) -> Iterator[str]:
         for folder, _, names in sorted(os.walk(self.root)):
@@ -90,24 +81,16 @@ class ZipStore:
         self._infos = {name.removeprefix(prefix): info for name, info in names.items()}
 
     def read(self, path: str, limit: int) -> bytes:
-        info = self._infos.get(path)
+        info, where = self._infos.get(path), f"bundle {self.source}: {path}"
         if info is None:
-            raise BundleError(
-                f"bundle {self.source}: {path} is missing; get or build the bundle again"
-            )
+            raise BundleError(f"{where} is missing; get or build the bundle again")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise BundleError(f"bundle {self.source}: {path} is a symbolic link; get it again")
+            raise BundleError(f"{where} is a symbolic link; get it again")
         try:
             with self._zip.open(info) as file:
-                # Reading one byte past the limit, never more, is what stops a zip bomb.
-                data = file.read(limit + 1)
+                return _capped(file, limit, where)
         except _broken():
-            raise BundleError(f"bundle {self.source}: {path} is damaged; get it again") from None
-        if len(data) > limit:
-            raise BundleError(
-                f"bundle {self.source}: {path} is larger than the manifest states; get it again"
-            )
-        return data
+            raise BundleError(f"{where} is damaged; get it again") from None
 
     def paths(self) -> Iterator[str]:
         yield from sorted(self._infos)
@@ -122,17 +105,18 @@ def open_store(source: Path) -> Store:
     return ZipStore(source)
 
 
+def _capped(file: IO[bytes], limit: int, where: str) -> bytes:
+    """Reading one byte past the limit, never more, is what stops a zip bomb."""
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"{where} is larger than the manifest states; get it again")
+    return data
+
+
 def _broken(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What reading a damaged zip raises, and `more`."""
     import zipfile
     import zlib
 
-    return (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        *more,
-    )
+    known = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    return (*known, ValueError, *more)

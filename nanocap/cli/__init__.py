@@ -114,11 +114,7 @@ def group() -> None:
 
 
 def run(model: object = None) -> None:
-    """Run the command line of this process, and end it.
-
-    Args:
-        model: what `nanocap.runtime.first` gives, for `nanocap caption` of a single photo.
-    """
+    """Run the command line of this process, and end it; `model` is what `runtime.first` gives."""
     code: Any = 1  # of an exception that nobody expects
     atexit.register(lambda: _end(code))  # the first to register is the last to be called
     try:

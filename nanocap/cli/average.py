@@ -7,23 +7,17 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap average a/student.safetensors b/student.safetensors --out mean.safetensors
-  nanocap average early.safetensors late.safetensors --weights 0.4,0.6 --out mean.safetensors
-"""
 
-
-@click.command(epilog=EXAMPLES)
-@click.argument("students", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command()
+@click.argument("students", nargs=-1, required=True, type=PATH)
 @click.option("--weights", help="One each, with commas between.  [default: all the same]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 def command(
     students: tuple[Path, ...], weights: str | None, out: Path, overwrite: bool, as_json: bool
 ) -> None:
@@ -31,6 +25,11 @@ def command(
 
     It helps where they began alike: runs of one seed that differ in length or dropout, or a
     student before and after its last stage. A recipe's `start` may name the result.
+
+    \b
+    Examples:
+      nanocap average a/student.safetensors b/student.safetensors --out mean.safetensors
+      nanocap average early.safetensors late.safetensors --weights 0.4,0.6 --out mean.safetensors
     """
     from nanocap.distill.training.weight_average import average
 
@@ -39,10 +38,8 @@ def command(
     try:
         shares = [float(part) for part in weights.split(",")] if weights else [1.0] * len(students)
     except ValueError as error:
-        raise OptionError(
-            f"--weights must be numbers with commas between, not {weights!r}"
-        ) from error
+        message = f"--weights must be numbers with commas between, not {weights!r}"
+        raise OptionError(message) from error
     student, metadata = average(students, shares)
-    out.parent.mkdir(parents=True, exist_ok=True)
     student.save(out, metadata)
     say(json.dumps({"student": str(out)}) if as_json else out)

@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 
 from nanocap.bundle import Bundle, default_bundle
-from nanocap.cli.output import say_table, tell
-from nanocap.cli.progress import timed_lines
-from nanocap.cli.threads import Threads
+from nanocap.cli.options import PATH, Threads, json_option, page_option
+from nanocap.cli.output import say_table, tell, timed_lines
 from nanocap.cores import available_cores
+from nanocap.measure.bench import report as reports
 from nanocap.measure.bench.options import FULL, QUICK, Options
-from nanocap.measure.bench.report import as_json, as_text
 from nanocap.measure.bench.run import bench
 
 EXAMPLES = """\
@@ -48,7 +47,7 @@ Exit codes: 0 done, 1 an artifact does not run here or the bundle is refused, 2 
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("bundle", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="[BUNDLE]", required=False, type=PATH)
 @click.option(
     "--threads",
     multiple=True,
@@ -57,17 +56,10 @@ Exit codes: 0 done, 1 an artifact does not run here or the bundle is refused, 2 
 )
 @click.option("--repeat", type=click.IntRange(1), help="Rounds.  [default: 20; 3 with --quick]")
 @click.option("--artifact", "artifacts", multiple=True, help="May be repeated.  [default: each]")
-@click.option(
-    "--photo", type=click.Path(path_type=Path), help="Measure with this one.  [default: drawn ones]"
-)
+@click.option("--photo", type=PATH, help="Measure with this one.  [default: drawn ones]")
 @click.option("--quick", is_flag=True, help="Few rounds and small photos: a glance, no figures.")
-@click.option(
-    "--report",
-    "page",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write a page here, index.html: plots and tables.",
-)
-@click.option("--json", "json_line", is_flag=True, help="Print one JSON line.")
+@page_option("a page of plots and tables")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -78,7 +70,7 @@ def command(
     photo: Path | None,
     quick: bool,
     page: Path | None,
-    json_line: bool,
+    as_json: bool,
 ) -> None:
     """Measure BUNDLE (default: the model inside the package) on this machine."""
     if page is not None:
@@ -92,7 +84,7 @@ def command(
         photo=photo,
     )
     report = bench(options, timed_lines())
-    say_table(json.dumps(as_json(report)) if json_line else as_text(report))
+    say_table(json.dumps(reports.as_json(report)) if as_json else reports.as_text(report))
     for name, reason in report.failures.items():
         tell(f"{name}: left out: {reason}")
     if page is not None:

@@ -16,9 +16,9 @@ import click
 from nanocap.bounds import BATCH, MAX_BATCH, MAX_BEAMS, MAX_PIXELS
 from nanocap.cli.output import tell
 from nanocap.cli.paths import STANDARD_INPUT, find
-from nanocap.cli.progress import Progress
 from nanocap.errors import ImageError, one_line
-from nanocap.runtime.providers import PROVIDERS
+from nanocap.progress import Progress
+from nanocap.runtime.engines.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from nanocap.caption import Caption
@@ -192,13 +192,7 @@ def _show(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 class Report:
-    """Prints outcomes and counts failures.
-
-    Args:
-        as_json: JSON lines on standard output, failures included; else failures go to standard
-            error.
-        named: put the path before each sentence.
-    """
+    """Prints outcomes, as JSON lines or with the path before each sentence; counts failures."""
 
     def __init__(self, as_json: bool, named: bool) -> None:
         self.as_json = as_json
@@ -217,7 +211,7 @@ class Report:
         elif self.as_json:
             others = [_values(one) for one in outcome.alternatives]
             more = {"alternatives": others} if others else {}
-            self._json(image=path, **_values(outcome), **more)
+            self._print(json.dumps({"image": path, **_values(outcome), **more}))
         else:
             for one in (outcome, *outcome.alternatives):
                 text = one_line(one.text)  # the pieces of a bundle may be anything
@@ -227,13 +221,10 @@ class Report:
         """Print one failure."""
         self.failures += 1
         if self.as_json:
-            self._json(image=path, error=str(error))
+            self._print(json.dumps({"image": path, "error": str(error)}))
         else:
             self.progress.clear()
             tell(error)
-
-    def _json(self, **values: Any) -> None:
-        self._print(json.dumps(values))
 
     def _print(self, line: str) -> None:
         self.progress.clear()

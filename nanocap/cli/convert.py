@@ -9,9 +9,8 @@ import click
 from click.core import ParameterSource
 
 from nanocap.bundle.precisions import BACKENDS, LIBRARIES, PRECISIONS, every_precision
-from nanocap.cli.output import say
-from nanocap.cli.progress import Lines, timed_lines
-from nanocap.cli.threads import threads_option
+from nanocap.cli.options import PATH, json_option, threads_option
+from nanocap.cli.output import Lines, say, timed_lines
 from nanocap.errors import OptionError
 
 EXAMPLES = """\
@@ -63,8 +62,8 @@ killed or fails leaves nothing at --out.
 
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.argument("checkpoint", type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder to write.")
 @click.option(
     "--to",
     "backends",
@@ -99,7 +98,7 @@ killed or fails leaves nothing at --out.
 @click.option(
     "--photos",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="Photos, folders or tar shards to calibrate and compare on; may be repeated.",
 )
@@ -110,12 +109,7 @@ killed or fails leaves nothing at --out.
     show_default=True,
     help="Most photos used for calibration, spread evenly.",
 )
-@click.option(
-    "--golden",
-    type=click.Path(path_type=Path),
-    metavar="PHOTO",
-    help="Photo for the bundle's own check.  [default: a generated image]",
-)
+@click.option("--golden", type=PATH, help="Photo of the bundle's check.  [default: a drawing]")
 @click.option("--name", help="Name of the model.  [default: the recipe's]")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the model.")
 @click.option(
@@ -136,7 +130,7 @@ killed or fails leaves nothing at --out.
 )
 @click.option("--overwrite", "--force", is_flag=True, help="Replace a bundle that is there.")
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -161,7 +155,17 @@ def command(
     """Turn CHECKPOINT, the student.safetensors of a run, into a bundle that captions."""
     if set(backends) & set(LIBRARIES):
         _refuse_unheeded(context, backends)
-        _convert_for_library(checkpoint, out, photos, overwrite, threads, as_json)
+        from nanocap.convert.graphs.sessions import use_threads
+        from nanocap.convert.huggingface.folder import build_folder
+
+        use_threads(threads)
+        lines = timed_lines()
+        out = build_folder(checkpoint, out, photos=photos, overwrite=overwrite, report=lines)
+        size = _bytes(out)
+        if as_json:
+            click.echo(json.dumps({"folder": str(out), "bytes": size}))
+        else:
+            say(f"{out}: {size / 1e6:.2f} MB, for transformers, Optimum, transformers.js")
         return
     if everything:
         if precisions:
@@ -172,7 +176,7 @@ def command(
     from nanocap.bundle import Bundle
     from nanocap.bundle.manifest import SearchDefaults
     from nanocap.convert.build import build_bundle
-    from nanocap.convert.onnx.sessions import use_threads
+    from nanocap.convert.graphs.sessions import use_threads
 
     use_threads(threads)
     progress = Lines()
@@ -194,7 +198,7 @@ def command(
         count=progress.count,
     )
     manifest = Bundle(bundle).manifest
-    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    size = _bytes(bundle)
     if as_json:
         result = {
             "bundle": str(bundle),
@@ -219,21 +223,5 @@ def _refuse_unheeded(context: click.Context, backends: tuple[str, ...]) -> None:
             raise OptionError(f"--to {library} takes no {option.opts[0]}: leave it out")
 
 
-def _convert_for_library(
-    checkpoint: Path,
-    out: Path,
-    photos: tuple[Path, ...],
-    overwrite: bool,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    from nanocap.convert.huggingface.folder import build_folder
-    from nanocap.convert.onnx.sessions import use_threads
-
-    use_threads(threads)
-    folder = build_folder(checkpoint, out, photos=photos, overwrite=overwrite, report=timed_lines())
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if as_json:
-        click.echo(json.dumps({"folder": str(folder), "bytes": size}))
-    else:
-        say(f"{folder}: {size / 1e6:.2f} MB, for transformers, Optimum, transformers.js")
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

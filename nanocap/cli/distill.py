@@ -7,23 +7,23 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import OUT, PATH, training_options
 from nanocap.cli.output import say, tell
-from nanocap.cli.training import OUT, other_options
 
 DRAFT = Path("my.toml")
 
 
 @click.command()
-@click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help=f"{OUT}  [required]")
+@click.argument("recipe", required=False, type=PATH)
+@click.option("--out", type=PATH, help=f"{OUT}  [required]")
 @click.option(
     "--init",
     "folder",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help=f"Write a recipe for a folder of photos with captions, to RECIPE or {DRAFT}, and stop.",
 )
-@other_options
+@training_options
 @click.option("--prepare-only", is_flag=True, help="Stop once the photos are prepared.")
 def command(
     recipe: Path | None,
@@ -64,8 +64,8 @@ def command(
         raise click.UsageError(
             "Missing option '--out'." if recipe else "Missing argument 'RECIPE'; --init makes one."
         )
-    from nanocap.distill.recipes.chain import Chain
-    from nanocap.distill.training.devices import accelerator_of, keep_freed_memory, use_threads
+    from nanocap.distill.chain import Chain
+    from nanocap.student.devices import accelerator_of, keep_freed_memory, use_threads
 
     keep_freed_memory()
     use_threads(threads)
@@ -80,7 +80,7 @@ def command(
 
 
 def _draft(folder: Path, recipe: Path, as_json: bool) -> None:
-    from nanocap.distill.recipes.draft import draft_recipe
+    from nanocap.distill.draft import draft_recipe
 
     draft = draft_recipe(folder, recipe)
     for key, reason in draft.left_out.items():

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanocap.cli.options import PATH, json_option, page_option, threads_option
 from nanocap.cli.output import say_table, tell
 from nanocap.cli.speakers import Question, is_bundle, listen
-from nanocap.cli.threads import threads_option
 from nanocap.errors import DataError
 from nanocap.measure.metrics.reference import SCORERS
 
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     help="WebDataset shards (a glob, quoted), a .jsonl or .parquet table, or a folder: of labels, "
     "with such a table in it, or with a .txt or .json beside each photo.",
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="A recipe: with --source.")
-@click.option(
-    "--source", "name", help="Score the photos that the recipe held out from this source."
-)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Instead of the recipe's root.")
+@click.option("--recipe", type=PATH, help="A recipe: with --source.")
+@click.option("--source", "name", help="Score what the recipe held out of this source.")
+@click.option("--data-root", type=PATH, help="Instead of the recipe's root.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
 @click.option(
-    "--beams",
-    type=click.IntRange(1, 64),
-    help="[default: the bundle's; 3 for a teacher]",
+    "--beams", type=click.IntRange(1, 64), help="[default: the bundle's; 3 for a teacher]"
 )
 @click.option(
     "--length", type=click.Choice(["any", "short", "long"]), help="[default: the bundle's]"
@@ -66,24 +62,18 @@ if TYPE_CHECKING:
 @click.option(
     "--scorer",
     "judge",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The scorer.safetensors of `nanocap scorer`: reports how often a caption finds its photo "
     "among a hundred.",
 )
-@click.option(
-    "--captions", type=click.Path(path_type=Path), help="Write the captions here as well."
-)
+@click.option("--captions", type=PATH, help="Write the captions here as well.")
 @click.option(
     "--record",
     metavar="NAME",
     help="Write the figures into BUNDLE's manifest and model card, as those on photos of NAME.",
 )
-@click.option(
-    "--report",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write a page here, index.html: figures, photos, and where the decoder looked.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@page_option("a page of figures, photos, and where the decoder looked")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -103,7 +93,7 @@ def command(
     judge: Path | None,
     captions: Path | None,
     record: str | None,
-    report: Path | None,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Score a bundle (default: the model inside the package) on photos with reference captions.
@@ -137,7 +127,7 @@ def command(
     from nanocap.distill.data.sources import folder_of
     from nanocap.measure.metrics.evaluation import compare, differences_to_dict, evaluate, oddities
 
-    if report is not None:
+    if page is not None:
         from nanocap.measure.report.cards import Photo
         from nanocap.measure.report.eval_page import write_eval_page
     troubles = _Troubles()
@@ -191,10 +181,10 @@ def command(
     else:
         say_table(_comparison(rows, targets) if rows else _table(evaluations[0]))
         click.echo(f"\n{len(references)} photos, {troubles.count} left out")
-    if report is not None:
+    if page is not None:
         scored = [Photo(e.key, e.image, e.captions) for e in examples if e.key in common]
         sides = [answer.side for answer in answers]
-        write_eval_page(report, sides, evaluations, rows, scored, troubles.count)
+        write_eval_page(page, sides, evaluations, rows, scored, troubles.count)
     ctx.exit(1 if troubles.count else 0)
 
 
@@ -204,7 +194,7 @@ def _matcher(path: Path | None, photos: Mapping[str, bytes]) -> Matcher | None:
         return None
     import numpy as np
 
-    from nanocap.distill.scorer.similarity import ImageTextScorer
+    from nanocap.distill.teachers.similarity import ImageTextScorer
 
     scorer = ImageTextScorer.load(path)
     seen = dict(zip(photos, scorer.embed_images(list(photos.values())), strict=True))

@@ -8,32 +8,21 @@ from pathlib import Path
 import click
 
 from nanocap.bounds import MAX_BEAMS
+from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 from nanocap.files.whole_file import whole_file
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap fuse --out caption.onnx                     the model inside the package
-  nanocap fuse my-bundle --artifact onnx-fp32 --out caption.onnx
 
-\b
-From any language with ONNX Runtime:
-  input   image   uint8 [height, width, 3], RGB, any size, upright
-  output  ids     int64 [pieces]; text is the join of metadata["pieces"][id]
-"""
-
-
-@click.command(epilog=EXAMPLES)
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.command()
+@click.argument("bundle", required=False, type=PATH)
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--artifact", help="Artifact of the bundle.  [default: its first]")
 @click.option(
     "--beams", type=click.IntRange(1, MAX_BEAMS), help="Of its search.  [default: the bundle's]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 def command(
     bundle: Path | None,
     out: Path,
@@ -47,6 +36,16 @@ def command(
     Resize, normalization and the search are inside, so that a program needs ONNX Runtime and
     nothing else of nanocap. It captions a photo of the model's own size as `nanocap caption` does;
     larger ones are resized a little differently, which may change a word.
+
+    \b
+    Examples:
+      nanocap fuse --out caption.onnx                     the model inside the package
+      nanocap fuse my-bundle --artifact onnx-fp32 --out caption.onnx
+
+    \b
+    From any language with ONNX Runtime:
+      input   image   uint8 [height, width, 3], RGB, any size, upright
+      output  ids     int64 [pieces]; text is the join of metadata["pieces"][id]
     """
     from nanocap.bundle import Bundle, default_bundle
     from nanocap.convert.graphs.whole_caption import whole_caption

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import PATH, json_option, threads_option
 from nanocap.cli.output import say, tell
-from nanocap.cli.progress import Progress
-from nanocap.cli.threads import threads_option
 from nanocap.errors import OptionError
+from nanocap.progress import Progress
 
 PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 
@@ -32,7 +32,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     multiple=True,
     help="WebDataset shards (a glob, quoted), or folders of photos; repeatable.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labels.")
+@click.option("--out", required=True, type=PATH, help="Folder of the labels.")
 @click.option(
     "--captions",
     type=click.IntRange(1, 16),
@@ -63,22 +63,13 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     show_default=True,
     help="Keys of a photo's .json with the text it came with, to fuse; '' ignores it.",
 )
-@click.option("--scorer", type=click.Path(path_type=Path), help="scorer.safetensors, as evidence.")
+@click.option("--scorer", type=PATH, help="scorer.safetensors, as evidence.")
+@click.option("--detector", type=PATH, help="YOLOX as ONNX, as evidence for objects.")
+@click.option("--detector-labels", type=PATH, help="What it detects, one a line.")
 @click.option(
-    "--detector", type=click.Path(path_type=Path), help="YOLOX as ONNX, as evidence for objects."
+    "--adapt", type=PATH, help="student.safetensors: drop from captions what it cannot see."
 )
-@click.option(
-    "--detector-labels", type=click.Path(path_type=Path), help="What it detects, one a line."
-)
-@click.option(
-    "--adapt",
-    "eyes",
-    type=click.Path(path_type=Path),
-    help="student.safetensors: drop from captions what this student cannot see.",
-)
-@click.option(
-    "--part", metavar="I/N", default="1/1", help="Only the I-th of N shares of the files."
-)
+@click.option("--part", metavar="I/N", default="1/1", help="Only share I of N of the files.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -106,7 +97,7 @@ PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
     " tower (ToMe, as in AuroraCap).",
 )
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -121,7 +112,7 @@ def command(
     scorer: Path | None,
     detector: Path | None,
     detector_labels: Path | None,
-    eyes: Path | None,
+    adapt: Path | None,
     part: str,
     engine: str,
     workers: int | None,
@@ -165,7 +156,7 @@ def command(
     from nanocap.distill.labelling import Options, label
     from nanocap.distill.labelling.panel import Order
     from nanocap.distill.teachers.settings import Settings
-    from nanocap.distill.training.devices import keep_freed_memory
+    from nanocap.student.devices import keep_freed_memory
 
     share = PART.fullmatch(part)
     if share is None:
@@ -182,7 +173,7 @@ def command(
         scorer=scorer,
         detector=detector,
         detector_labels=detector_labels,
-        adapt=eyes,
+        adapt=adapt,
         threads=threads,
     )
     keep_freed_memory()

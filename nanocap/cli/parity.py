@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nanocap.cli.output import say_table, tell
-from nanocap.cli.progress import Lines
-from nanocap.cli.threads import Threads
+from nanocap.cli.options import PATH, Threads, json_option, page_option
+from nanocap.cli.output import Lines, say_table, tell
 
 if TYPE_CHECKING:
     from nanocap.convert.parity_report import Report, Row
@@ -34,7 +33,7 @@ Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 w
 
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--data",
     required=True,
@@ -48,13 +47,8 @@ Exit codes: 0 done, 1 an artifact does not run here or a photo was left out, 2 w
 )
 @click.option("--threads", type=Threads(), default=1, show_default=True)
 @click.option("--record", is_flag=True, help="Write the report into BUNDLE's manifest and card.")
-@click.option(
-    "--report",
-    "page",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write a page here, index.html: a plot and the table.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@page_option("a page with a plot and the table")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -87,18 +81,9 @@ def command(
         bundle, photos, probes=asked, threads=threads, tell=shown.line, count=shown.count
     )
     if record:
-        record_comparison(
-            bundle,
-            {
-                row.artifact.name: {
-                    "against": found.reference,
-                    "photos_scored": found.photos,
-                    "threads": found.threads,
-                    **row.to_dict(),
-                }
-                for row in found.rows
-            },
-        )
+        about = {"against": found.reference, "photos_scored": found.photos}
+        about["threads"] = found.threads
+        record_comparison(bundle, {r.artifact.name: {**about, **r.to_dict()} for r in found.rows})
     say_table(json.dumps(found.to_dict()) if as_json else _table(found))
     left_out = {**unusable, **found.left_out}
     for name, reason in left_out.items():

@@ -19,11 +19,7 @@ Refused = Callable[[str, ImageError], None]  # told what cannot be captioned, an
 
 
 def find(path: str, refused: Refused, *, null: bool = False) -> Iterator[str]:
-    """The photos that a PATH of the command line stands for.
-
-    Args:
-        null: names on standard input end with a NUL byte, and not with the line.
-    """
+    """Photos that a PATH stands for; `null`: names on standard input end with a NUL byte."""
     if path == STANDARD_INPUT:
         yield from _listed(refused, null)
     elif os.path.isdir(path):

@@ -7,41 +7,22 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import PATH, json_option
 from nanocap.cli.output import say
 from nanocap.errors import OptionError
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap prune student.safetensors --keep 0.6 --out small.safetensors
-  nanocap convert small.safetensors --out small --photos photos/
-\b
-Better, and slower: a stage of a recipe that prunes while it trains (UPop), and one that trains
-what is left; nanocap distill does them.
-  start = "student.safetensors"
-  [[stages]]
-  name = "prune"
-  kind = "supervised"
-  steps = 2000
-  keep = 0.6
-  [[stages]]
-  name = "recover"
-  kind = "supervised"
-  steps = 1000
-"""
 
-
-@click.command(epilog=EXAMPLES)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--keep",
     type=float,
     required=True,
     help="Share of the attentions' and MLPs' parameters that stays, above 0 and at most 1.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=PATH, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+@json_option
 def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: bool) -> None:
     """Take the smallest channels out of the attentions and MLPs of CHECKPOINT, a finished student.
 
@@ -49,6 +30,25 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     vocabulary stay whole. The result is a finished student: convert it, or name it as a recipe's
     `start` and train what is left. A pruned student may be pruned again: the share is then of what
     it has.
+
+    \b
+    Examples:
+      nanocap prune student.safetensors --keep 0.6 --out small.safetensors
+      nanocap convert small.safetensors --out small --photos photos/
+
+    \b
+    Better, and slower: a stage of a recipe that prunes while it trains (UPop), and one that trains
+    what is left; nanocap distill does them.
+      start = "student.safetensors"
+      [[stages]]
+      name = "prune"
+      kind = "supervised"
+      steps = 2000
+      keep = 0.6
+      [[stages]]
+      name = "recover"
+      kind = "supervised"
+      steps = 1000
     """
     from nanocap.distill.pruning.magnitude import prune_file
     from nanocap.student.student import count_parameters
@@ -56,7 +56,6 @@ def command(checkpoint: Path, keep: float, out: Path, overwrite: bool, as_json: 
     if out.exists() and not overwrite:
         raise OptionError(f"{out}: already exists; choose another name or --overwrite")
     student, metadata, before = prune_file(checkpoint, keep)
-    out.parent.mkdir(parents=True, exist_ok=True)
     student.save(out, metadata)
     after = count_parameters(student)
     click.echo(f"{after:,} of {before:,} parameters", err=True)

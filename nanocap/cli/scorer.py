@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
+from nanocap.cli.options import OUT, PATH, training_options
 from nanocap.cli.output import say_table
-from nanocap.cli.training import training_options
 from nanocap.errors import one_line
 
 
 @click.command()
+@click.argument("recipe", type=PATH)
+@click.option("--out", required=True, type=PATH, help=OUT)
 @training_options
 @click.option(
-    "--start",
-    type=click.Path(path_type=Path),
-    help="The finished student to share the trunk with, instead of the recipe's own.",
+    "--start", type=PATH, help="Finished student whose trunk is shared, instead of the recipe's."
 )
 @click.option("--onnx", is_flag=True, help="Write OUT/onnx too: both towers, for devices.")
 def command(
@@ -45,8 +45,8 @@ def command(
     from nanocap.distill.data.corpus import prepare
     from nanocap.distill.scorer.recipe import load_scorer_recipe
     from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
-    from nanocap.distill.training.devices import keep_freed_memory, mixed_precision, use_threads
-    from nanocap.distill.training.warm_start import Start
+    from nanocap.distill.training.run import Start
+    from nanocap.student.devices import keep_freed_memory, mixed_precision, use_threads
 
     keep_freed_memory()
     use_threads(threads)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from nanocap.bundle import default_bundle
 from nanocap.caption import Caption
-from nanocap.cli.progress import Progress
 from nanocap.errors import DataError, ImageError
 from nanocap.image.image import load_rgb
 from nanocap.measure.report.cards import Side
+from nanocap.progress import Progress
 from nanocap.runtime.captioner import Captioner
 
 if TYPE_CHECKING:
@@ -26,25 +26,17 @@ TEACHER_BEAMS = 3  # as many as the shipped bundle searches with
 
 @dataclass(frozen=True)
 class Question:
-    """What each speaker is asked.
-
-    Attributes:
-        artifact, threads, length: for bundles alone.
-        beams: None for the bundle's own, and for `TEACHER_BEAMS`.
-        n_best: captions a photo.
-        leave_out: called with the key of a photo and a reason.
-        folders: that the photos lie in, as far as they are files.
-    """
+    """What each speaker is asked; `artifact`, `threads` and `length` are for bundles alone."""
 
     photos: Sequence[Example]
-    leave_out: Callable[[str, str], None]
+    leave_out: Callable[[str, str], None]  # told the key of a photo, and why
     artifact: str | None = None
     threads: int | None = None
-    beams: int | None = None
+    beams: int | None = None  # None: the bundle's own, or `TEACHER_BEAMS`
     length: str | None = None
-    n_best: int = 1
+    n_best: int = 1  # captions a photo
     batch_size: int = 16
-    folders: Sequence[Path] = ()
+    folders: Sequence[Path] = ()  # that the photos lie in, as far as they are files
 
     @property
     def paths(self) -> dict[str, str]:
@@ -66,19 +58,15 @@ def is_bundle(target: str) -> bool:
 
 
 def listen(target: str | None, question: Question) -> Answer:
-    """The captions of a target; None is the model inside the package.
-
-    Raises:
-        NanocapError: the target cannot be read or loaded.
-    """
-    if target is not None and TEACHER.match(target):
+    """The captions of a target, or of the model inside the package. Raises NanocapError."""
+    if target is None or is_bundle(target):
+        return _bundle(Path(target) if target else default_bundle(), question)
+    if TEACHER.match(target):
         return _teacher(target, question)
-    if target is not None and not is_bundle(target):
-        return _written(Path(target), question)
-    return _bundle(None if target is None else Path(target), question)
+    return _written(Path(target), question)
 
 
-def _bundle(path: Path | None, question: Question) -> Answer:
+def _bundle(path: Path, question: Question) -> Answer:
     captioner = Captioner(path, artifact=question.artifact, threads=question.threads)
     progress = Progress(len(question.photos), "captioning", plain=True)
     spoken: dict[str, Caption] = {}
@@ -97,9 +85,8 @@ def _bundle(path: Path | None, question: Question) -> Answer:
             spoken[photo.key] = outcome
         progress.step()
     progress.clear()
-    bundle, artifact = path or default_bundle(), captioner.artifact.name
     return Answer(
-        Side.of_bundle(bundle, artifact, question.length, spoken),
+        Side.of_bundle(path, captioner.artifact.name, question.length, spoken),
         {key: [one.text for one in (best, *best.alternatives)] for key, best in spoken.items()},
     )
 
@@ -134,7 +121,6 @@ def _teacher(spec: str, question: Question) -> Answer:
 
 
 def _written(path: Path, question: Question) -> Answer:
-    """Captions from a file of them, whatever it calls the photos."""
     from nanocap.distill.data.keys import find_photos
     from nanocap.distill.data.rows import read_captions
     from nanocap.distill.teachers.file import no_photo
@@ -152,8 +138,9 @@ def _written(path: Path, question: Question) -> Answer:
         question.leave_out(name, f"{path} has a caption of it, but there are no references")
     for key in sorted(photos.keys() - set(found.values())):
         question.leave_out(key, f"{path} has no caption of it")
-    texts = {found[name]: list(several or ("",)) for name, several in said.items() if name in found}
-    best = {key: several[0] for key, several in texts.items()}
-    return Answer(
-        Side(str(path), best), {key: several[: question.n_best] for key, several in texts.items()}
-    )
+    texts = {
+        found[name]: list(several[: question.n_best] or ("",))
+        for name, several in said.items()
+        if name in found
+    }
+    return Answer(Side(str(path), {key: several[0] for key, several in texts.items()}), texts)

@@ -9,30 +9,29 @@ import click
 
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.quality import check
+from nanocap.cli.options import json_option
 from nanocap.cli.output import say
 from nanocap.errors import BundleError, NanocapError
 from nanocap.runtime.captioner import Captioner
 
-EXAMPLES = """\
-\b
-Examples:
-  nanocap verify                the model inside the package
-  nanocap verify my-bundle/     a folder
-  nanocap verify my-bundle.zip  the same in one file
 
-\b
-Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
-"""
-
-
-@click.command(epilog=EXAMPLES)
+@click.command()
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
     """Check a bundle: its schema, the size and SHA-256 of every file, and one golden caption.
 
     Figures of quality in it must be of these very files.
+
+    \b
+    Examples:
+      nanocap verify                the model inside the package
+      nanocap verify my-bundle/     a folder
+      nanocap verify my-bundle.zip  the same in one file
+
+    \b
+    Exit codes: 0 the bundle is whole, 1 it is not, 2 wrong usage.
     """
     source = bundle or str(default_bundle())
     try:
@@ -77,11 +76,7 @@ def command(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
 
 
 def golden(bundle: Bundle, contents: dict[str, bytes]) -> str:
-    """The caption of the golden image, after comparing it with the manifest's.
-
-    Raises:
-        BundleError: it is another one.
-    """
+    """The caption of the golden image; raises BundleError where the manifest has another."""
     expected = bundle.manifest.golden
     captioner = Captioner(bundle, artifact=expected.artifact)
     found = captioner(io.BytesIO(contents[expected.image])).text

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO, Any, cast
 
 from PIL import Image, ImageFile
@@ -19,11 +20,10 @@ from PIL import Image, ImageFile
 from nanocap.bounds import MAX_PIXELS
 from nanocap.errors import ImageError
 from nanocap.files.regular_file import odd_kind
-from nanocap.image.decoding import icon, tiff
+from nanocap.image.decoding import header, tiff
 from nanocap.image.decoding.header import MAX_HEADER, HeaderTooLongError, MeteredFile
 from nanocap.image.decoding.limits import Piped, file_bytes, memory_limit
 from nanocap.image.decoding.png import PlainPng
-from nanocap.image.decoding.signatures import HEAD, RAW, coded_image, foreign
 
 # Format names as Pillow registers them, and the plugin that brings each; common ones first.
 FORMATS = {
@@ -38,12 +38,13 @@ FORMATS = {
     "JPEG2000": "Jpeg2KImagePlugin",
     "ICO": "IcoImagePlugin",
 }
-_SUFFIXES = """
+SUFFIXES = frozenset(  # of the files that are looked for in a folder
+    """
     .jpg .jpeg .jpe .jfif .pjpeg .pjp .mpo .png .apng .webp .gif .bmp .dib .tif .tiff
     .avif .avifs .ppm .pgm .pbm .pnm .pfm .jp2 .j2k .jpc .jpf .jpx .j2c .ico
     .heic .heics .heif .heifs .hif
-"""
-SUFFIXES = frozenset(_SUFFIXES.split())  # of the files that are looked for in a folder
+    """.split()
+)
 WHOLE = {"WEBP", "AVIF"}  # formats whose plugins read the file whole as they open it
 BLOCK = 1 << 20  # bytes that are read at once from a pipe
 ICON_SIDE = 2048  # of a bitmap in an icon; Windows knows 256
@@ -59,10 +60,11 @@ def photos_in(folder: str, refused: Callable[[OSError], None]) -> Iterator[str]:
         refused: told of each folder that cannot be listed, and of each photo, by its suffix, that
             is no regular file: `filename` is its path and `strerror` says why.
     """
-    roots, seen = [folder], set()
+    roots, seen = [folder], set[object]()
     for root in roots:
         for parent, folders, names in os.walk(root, onerror=refused):
-            identity = _identity(parent)
+            found = _stat(parent)
+            identity = (found.st_dev, found.st_ino) if found else parent
             if identity in seen:
                 folders.clear()
                 continue
@@ -74,7 +76,8 @@ def photos_in(folder: str, refused: Callable[[OSError], None]) -> Iterator[str]:
             for name in sorted(names):
                 if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
                     path = os.path.join(parent, name)
-                    kind = _odd_kind(path)
+                    found = _stat(path)  # where there is nothing, reading it says so
+                    kind = odd_kind(found.st_mode) if found else ""
                     if kind:
                         refused(OSError(errno.EINVAL, f"{kind}, not a regular file", path))
                     else:
@@ -93,7 +96,7 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         ImageError: empty, or of no format in `FORMATS`.
     """
     head, piped = _head(file, name)
-    coded = coded_image(head)
+    coded = header.coded_image(head)
     if piped:
         # Asked first: what is no image, such as /dev/zero, need not end.
         if not coded and not any(_accepts(kind, head) for kind in FORMATS):
@@ -128,7 +131,7 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
 
 
 def _reason(head: bytes, coded: str, broken: str) -> str:
-    known = "" if coded else foreign(head)
+    known = "" if coded else header.foreign(head)
     if known:
         return known
     if broken:
@@ -138,10 +141,7 @@ def _reason(head: bytes, coded: str, broken: str) -> str:
     return f"not an image, despite its name; nanocap reads {', '.join(FORMATS)}"
 
 
-Plugin = tuple[Callable[..., Any], Callable[[bytes], bool | str] | None]
-
-
-def _plugin(kind: str) -> Plugin | None:
+def _plugin(kind: str) -> tuple[Callable[..., Any], Callable[[bytes], bool | str] | None] | None:
     try:
         importlib.import_module(f"PIL.{FORMATS[kind]}")
         return Image.OPEN[kind]
@@ -183,7 +183,7 @@ def _check_directory(file: IO[bytes], name: str) -> None:
     if directory is None:
         return  # Pillow says what is damaged
     if directory.raw:
-        raise ImageError(f"{name}: {RAW}")
+        raise ImageError(f"{name}: {header.RAW}")
     if directory.parts > tiff.MAX_PARTS or directory.data > MAX_HEADER:
         raise ImageError(
             f"{name}: a TIFF of {directory.parts} parts and {directory.data / 1e6:.0f} MB of tags,"
@@ -193,7 +193,7 @@ def _check_directory(file: IO[bytes], name: str) -> None:
 
 def _open_icon(file: IO[bytes], name: str, max_pixels: int) -> Image.Image | None:
     """The PNG in an icon; None where its largest image is a bitmap, of a size that can be."""
-    found = icon.largest_image(file)
+    found = header.largest_image(file)
     if found is None:
         return None
     if found.is_png:
@@ -214,7 +214,7 @@ def _head(file: IO[bytes], name: str) -> tuple[bytes, bool]:
         piped = False
     except (AttributeError, OSError):  # /dev/stdin, <(command), a socket
         piped = True
-    head = file.read(HEAD)
+    head = file.read(header.HEAD)
     if not head:
         raise ImageError(f"{name}: the file is empty; copy or export it again")
     if not isinstance(head, bytes):
@@ -258,16 +258,7 @@ def _open_heic(file: IO[bytes], name: str) -> Image.Image:
         raise ImageError(f"{name}: a damaged HEIC header: {error}; export it again") from None
 
 
-def _identity(folder: str) -> tuple[int, int] | str:
-    try:
-        found = os.stat(folder)
-    except OSError:  # what was listed a moment ago
-        return folder
-    return found.st_dev, found.st_ino
-
-
-def _odd_kind(path: str) -> str:
-    try:
-        return odd_kind(os.stat(path).st_mode)
-    except OSError:  # a link to nowhere, or no right to look: reading it says so
-        return ""
+def _stat(path: str) -> os.stat_result | None:
+    with suppress(OSError):  # a link to nowhere, no right to look, or gone since it was listed
+        return os.stat(path)
+    return None

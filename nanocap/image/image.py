@@ -24,9 +24,8 @@ from nanocap.bounds import MAX_PIXELS, whole
 from nanocap.errors import ImageError, OptionError
 from nanocap.files.regular_file import open_file
 from nanocap.image.decoding import limits
-from nanocap.image.decoding.arrays import Box, array_image, check_values, is_array
-from nanocap.image.decoding.depth import strip_rows
-from nanocap.image.decoding.rgb import rgb_conversion
+from nanocap.image.decoding.colour import rgb_conversion
+from nanocap.image.decoding.values import Box, array_image, check_values, is_array, strip_rows
 from nanocap.image.formats import open_image
 from nanocap.image.rule import ImageRule
 from nanocap.image.source import ImageSource, describe
@@ -81,7 +80,9 @@ def load_image(
     Raises:
         ImageError: it cannot be read; one line with the input and the remedy.
     """
-    rule = _checked(rule)
+    rule = ImageRule() if rule is None else rule
+    if not isinstance(rule, ImageRule):
+        raise OptionError(f"rule must be an ImageRule, got {rule!r}")
     decoded = _decode(source, rule.exif, max_pixels, limits.PIXEL_BYTES * rule.size)
     with _damage(decoded.name):
         side, resample = rule.size, RESAMPLE[rule.resample]
@@ -99,10 +100,7 @@ def load_image(
 def load_rgb(
     source: ImageSource, *, exif: str = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """`source` decoded at its full size: mode RGB, sRGB, alpha over white, upright; a new image.
-
-    Raises ImageError.
-    """
+    """`source` at its full size: RGB, sRGB, alpha over white, upright, new. Raises ImageError."""
     ImageRule(exif=exif)  # which checks it
     decoded = _decode(source, exif, max_pixels, 0)
     with _damage(decoded.name):
@@ -113,7 +111,7 @@ def load_rgb(
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image with its pixels in memory, not yet RGB or upright."""
+    """An image with its pixels in memory, not yet RGB or upright; `width` and `height` are so."""
 
     crop: Callable[[Box], Image.Image]  # a part of it as it is stored, as RGB
     size: tuple[int, int]
@@ -122,12 +120,10 @@ class _Decoded:
 
     @property
     def width(self) -> int:
-        """Of the upright image."""
         return self.size[self.orientation >= 5]
 
     @property
     def height(self) -> int:
-        """Of the upright image."""
         return self.size[self.orientation < 5]
 
     def rows(self, top: int, bottom: int) -> Image.Image:
@@ -138,14 +134,6 @@ class _Decoded:
         box = (top, 0, bottom, height) if self.orientation >= 5 else (0, top, width, bottom)
         rgb = self.crop(box)
         return rgb.transpose(UPRIGHT[self.orientation]) if self.orientation > 1 else rgb
-
-
-def _checked(rule: ImageRule | None) -> ImageRule:
-    if rule is None:
-        return ImageRule()
-    if not isinstance(rule, ImageRule):
-        raise OptionError(f"rule must be an ImageRule, got {rule!r}")
-    return rule
 
 
 def _decode(source: ImageSource, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
@@ -191,22 +179,18 @@ def _decode_any(
 
 
 def _not_opened(path: str, name: str, error: OSError | ValueError) -> ImageError:
-    found = URL.match(path)
-    if found:
-        if path.lower().startswith("file:"):
-            return ImageError(f"{_short(name)}: a URL; give the path alone, without file://")
+    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    if path.lower().startswith("file:/"):
+        return ImageError(f"{short}: a URL; give the path alone, without file://")
+    if URL.match(path):
         return ImageError(
-            f"{_short(name)}: a URL; nanocap takes files, never the network; save the photo first"
+            f"{short}: a URL; nanocap takes files, never the network; save the photo first"
         )
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{name}: there is no such file; check the path")
     if getattr(error, "errno", None) == errno.ENAMETOOLONG:
-        return ImageError(f"{_short(name)}: too long for a path; give a file's path, or its bytes")
+        return ImageError(f"{short}: too long for a path; give a file's path, or its bytes")
     return ImageError(f"{name}: cannot be opened ({error}); check the path")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _read(file: IO[bytes], name: str, exif: str, max_pixels: int, row_bytes: int) -> _Decoded:
@@ -230,8 +214,7 @@ def _load_array(source: object, name: str, max_pixels: int, row_bytes: int) -> _
     limits.refuse_large(image.size, name, max_pixels)
     limits.refuse_memory(image.size, _working_bytes(image.size, row_bytes), name, max_pixels)
     check_values(image, name)
-    some = image.crop((0, 0, 1, 1))
-    convert = rgb_conversion(some, name)
+    convert = rgb_conversion(image.crop((0, 0, 1, 1)), name)
     return _Decoded(lambda box: convert(image.crop(box)), image.size, name, 1)
 
 

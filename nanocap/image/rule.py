@@ -30,23 +30,16 @@ EXIF = ("apply", "ignore")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How an image becomes the encoder's input.
+    """How an image becomes the encoder's input: checked when made, raises OptionError."""
 
-    Attributes:
-        size: side of the square input, in pixels.
-        fit: `squash`: both sides are scaled to `size`, whatever the aspect.
-        resample: filter of the resize, always antialiased (its support grows with the scale).
-        mean, std: per channel, on the scale 0 to 255. The encoder graph applies them itself;
-            they are here for bindings whose graph does not.
-        exif: `apply` turns the image upright by its EXIF orientation, `ignore` does not.
-    """
-
-    size: int = 224
-    fit: str = "squash"
-    resample: str = "bilinear"
+    size: int = 224  # side of the square input, in pixels
+    fit: str = "squash"  # both sides are scaled to `size`, whatever the aspect
+    resample: str = "bilinear"  # always antialiased: its support grows with the scale
+    # Per channel, on the scale 0 to 255. The encoder graph applies them itself; they are here for
+    # bindings whose graph does not.
     mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
     std: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    exif: str = "apply"
+    exif: str = "apply"  # turns the image upright by its EXIF orientation; `ignore` does not
 
     def __post_init__(self) -> None:
         whole("image rule: size", self.size, 1, 4096)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from nanocap.errors import ImageError, one_line
-from nanocap.image.decoding.arrays import is_array
+from nanocap.image.decoding.values import is_array
 
 ImageSource: TypeAlias = (
     str
@@ -46,14 +46,9 @@ def describe(source: object) -> str:
 
 
 def is_one_image(source: object) -> bool:
-    """Whether `source` is a single image, and not several of them.
-
-    Raises:
-        ImageError: it is neither.
-    """
-    if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
-        return True
-    if is_array(source) or hasattr(source, "read"):
+    """Whether `source` is one image, not several of them; raises ImageError for neither."""
+    known = isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    if known or is_array(source) or hasattr(source, "read"):
         return True
     if isinstance(source, Iterable):
         return False

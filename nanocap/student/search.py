@@ -20,10 +20,9 @@ from torch.nn import functional as F
 
 from nanocap.bounds import MAX_BEAMS
 from nanocap.errors import OptionError
+from nanocap.student.controls import PREFIX
 from nanocap.student.layers import NEVER
 from nanocap.student.repeats import WINDOW, RepeatRule
-
-PROMPT = 2  # positions of the control tokens: quality, then length
 
 Choice: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Takes scores [B, N] and a count; gives the values and the places of those that are taken, best
@@ -159,7 +158,7 @@ class Search(nn.Module):
         """
         images, beams, vocabulary = logits_BKV.shape
         position = state.position
-        barred = self.barred.index_select(0, (position >= PROMPT).long())
+        barred = self.barred.index_select(0, (position >= PREFIX).long())
         said = torch.log_softmax(torch.where(barred, NEVER, logits_BKV.float()), 2)
         scores = said + state.bias + state.totals.unsqueeze(2)
         if self.repeats is not None:
@@ -197,7 +196,7 @@ class Search(nn.Module):
         offered_ids = torch.cat([state.answer_ids, ids[:, :beams], ids_kept], 1)
         offered_logs = torch.cat([state.answer_log_probabilities, logs[:, :beams], logs_kept], 1)
 
-        prompt = position < PROMPT - 1
+        prompt = position < PREFIX - 1
         hopeful = torch.logical_and(live_scores[:, 0] > answer_scores[:, -1], state.going)
         first = torch.arange(images, device=places.device).unsqueeze(1) * beams
         return (

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from nanocap.bundle.manifest import Artifact
 from nanocap.errors import EngineError, OptionError
-from nanocap.runtime.providers import Providers
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.providers import Providers
+from nanocap.runtime.engines.state import State
 
 
 class Engine(Protocol):

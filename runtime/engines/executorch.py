@@ -1,8 +1,7 @@
-"""ExecuTorch on the CPU: one `.pte` with the methods `encode` and `decode`.
+"""ExecuTorch on the CPU: one `.pte` with the methods `begin` and `step`.
 
-Each takes one photo, `decode` some beams of it, because that is what a device captions; more photos
-or more beams are a loop here. Its Python binding takes torch's tensors: in Python, and only there,
-this engine needs torch.
+They take one photo, because that is what a device captions; more photos are a loop here. Its Python
+binding takes torch's tensors: in Python, and only there, this engine needs torch.
 """
 
 from __future__ import annotations
@@ -18,100 +17,69 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.manifest import Artifact, StateTensor
 from nanocap.errors import EngineError, EngineWarning, MissingExtraError, one_line
-from nanocap.runtime.engines import Floats, Ints
+from nanocap.runtime.state import State, joined, take
 
 ROLE = "model"  # of the artifact's one file
-METHODS = ("encode", "decode")
-CONSTANTS = ("layers", "heads", "width", "max_tokens", "visual_tokens", "max_beams")
+METHODS = ("begin", "step")
+LOGITS = "logits"  # the last output of `step`
 DEFAULT_THREADS = 1  # a step is too short to share, and both methods have the same threads
 
 
 class ExecuTorchEngine:
     """A program, loaded.
 
-    What `encode` gives and the cache have the shapes of the protocol, and the order of axes within
-    a row that `decode` multiplies without moving anything: only this engine reads them.
+    Args:
+        program: it holds the bytes that its methods point into.
+        tensors: of the state, in the order in which both methods have them.
     """
 
-    def __init__(self, program: Any) -> None:
-        self._program = program  # it holds the bytes that its methods point into
-        sizes = {name: int(program.load_method(name).execute(())[0]) for name in CONSTANTS}
-        self._layers, self._heads, self._width = sizes["layers"], sizes["heads"], sizes["width"]
-        self._length, self._seen = sizes["max_tokens"], sizes["visual_tokens"]
-        self._most = sizes["max_beams"]
-        self._encode, self._decode = (program.load_method(name) for name in METHODS)
+    def __init__(self, program: Any, tensors: Sequence[StateTensor]) -> None:
+        self._program, self._tensors = program, tensors
+        self._moving = [tensor for tensor in tensors if not tensor.constant]
+        self._begin, self._step = (program.load_method(name) for name in METHODS)
         self._lock = Lock()  # both methods work in the same memory
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        shape = (self._layers, 1, self._seen, self._width)
-        found = [self._run(self._encode, [pixels[i : i + 1]]) for i in range(len(pixels))]
-        keys, values = (
-            np.concatenate([each[i].reshape(shape) for each in found], axis=1) for i in (0, 1)
-        )
-        return keys, values
-
-    def step(
+    def begin(
         self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        cache: tuple[Floats, Floats],
-    ) -> tuple[Floats, tuple[Floats, Floats]]:
-        images, beams = tokens.shape
-        keys, values = cache[0].copy(), cache[1].copy()
-        logits = []
-        for image in range(images):
-            seen = (cross[0][:, image], cross[1][:, image])
-            for start in range(0, beams, self._most):
-                some = tokens[image, start : start + self._most]
-                first = image * beams + start
-                rows = slice(first, first + len(some))
-                logits.append(self._one(some, position, seen, keys[:, rows], values[:, rows]))
-        return np.concatenate(logits).reshape(images, beams, -1), (keys, values)
-
-    def _one(
-        self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        keys: Floats,
-        values: Floats,
-    ) -> Floats:
-        """Logits [R, V] of R beams of one photo; writes to their caches [L, R, T, D]."""
-        rows, channels = len(tokens), self._width // self._heads
-        by_head = self._layers * self._heads
-        key_shape = (rows, self._width, self._length)
-        value_shape = (rows, self._heads * self._length, channels)
-        caches = [
-            each
-            for key, value in zip(keys, values, strict=True)
-            for each in (key.reshape(key_shape), value.reshape(value_shape))
+        pixels: npt.NDArray[np.uint8],
+        beams: int,
+        quality: int,
+        length: int,
+        length_penalty: float,
+    ) -> State:
+        controls: list[npt.NDArray[Any]] = [
+            np.arange(beams, dtype=np.int64),
+            np.array([quality], np.int64),
+            np.array([length], np.int64),
+            np.array([length_penalty], np.float32),
         ]
-        inputs = [
-            tokens,
-            np.array([position], np.int64),
-            cross[0].reshape(by_head, channels, self._seen),
-            cross[1].reshape(by_head, self._seen, channels),
-            *caches,
+        names = [tensor.name for tensor in self._tensors]
+        found = [
+            self._run(self._begin, [one, *controls], names) for one in np.split(pixels, len(pixels))
         ]
-        logits, *added = self._run(self._decode, inputs)
-        for layer in range(self._layers):
-            # `caches` are views of the rows that were given
-            caches[2 * layer][:, :, position] = added[layer]
-            value = caches[2 * layer + 1].reshape(rows, self._heads, self._length, channels)
-            value[:, :, position] = added[self._layers + layer].reshape(rows, self._heads, channels)
-        return logits
+        return joined(found, self._tensors)
 
-    def _run(self, method: Any, inputs: Sequence[npt.NDArray[Any]]) -> list[Floats]:
+    def step(self, state: State, *, logits: bool = False) -> State:
+        names = [*(tensor.name for tensor in self._moving), LOGITS]
+        found = []
+        for image in range(images := len(state["going"])):
+            one = take(state, self._tensors, np.array([image])) if images > 1 else state
+            inputs = [one[tensor.name] for tensor in self._tensors]
+            found.append(self._run(self._step, inputs, names))
+            if not logits:
+                del found[-1][LOGITS]
+        return {**state, **joined(found, self._moving)}
+
+    def _run(self, method: Any, inputs: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> State:
         import torch
 
-        # one that is not contiguous has been copied by `reshape`, but for pixels and tokens
         tensors = [torch.from_numpy(np.ascontiguousarray(each)) for each in inputs]
         try:
             with self._lock:
-                return [each.numpy() for each in method.execute(tensors)]
+                found = [each.numpy() for each in method.execute(tensors)]
+            return dict(zip(names, found, strict=True))
         except Exception as error:  # the binding raises RuntimeError, of whatever it was
             raise EngineError(
                 f"ExecuTorch cannot run the program ({one_line(error)[:200]}); the bundle's program"
@@ -147,13 +115,13 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
     _use(portable_lib, threads)
     try:
         program = Runtime.get().load_program(files[path])
-        missing = {*METHODS, *CONSTANTS} - program.method_names
+        missing = set(METHODS) - program.method_names
         if missing:
             raise EngineError(
                 f"artifact {artifact.name}: {path} has no method {min(missing)}; build the bundle"
                 " again"
             )
-        engine = ExecuTorchEngine(program)
+        engine = ExecuTorchEngine(program, artifact.state)
     except RuntimeError as error:
         raise EngineError(
             f"artifact {artifact.name}: ExecuTorch refuses {path} ({one_line(error)[:200]}); get"

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from nanocap.bundle.manifest import Artifact
 from nanocap.cores import available_cores
 from nanocap.errors import EngineError, one_line
-from nanocap.runtime.providers import Providers
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.providers import Providers
+from nanocap.runtime.engines.state import State
 
 PACKAGE = "onnxruntime"
 PROVIDERS = True  # `load` takes them

@@ -23,10 +23,10 @@ from pathlib import Path
 from accelerate import Accelerator
 from commands import scored
 
-from nanocap.distill.recipes.chain import Chain
+from nanocap.distill.chain import Chain
 from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.trainer import train
+from nanocap.student.devices import mixed_precision
 
 #: What each variant leaves of the recipe: whether labels, and which shares of the loss.
 VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {

@@ -28,15 +28,15 @@ import click
 from accelerate import Accelerator
 from commands import scored
 
+from nanocap.distill.chain import Chain
 from nanocap.distill.data.sources import Example, read_source
 from nanocap.distill.labelling.adaptation import STRANGERS, Eyes, drop_unseen
 from nanocap.distill.labelling.decision import ORIGINAL, Candidate
-from nanocap.distill.recipes.chain import Chain
 from nanocap.distill.recipes.recipe import Recipe, load_recipe
-from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.trainer import train
 from nanocap.files.whole_file import whole_file
 from nanocap.image.image import load_rgb
+from nanocap.student.devices import mixed_precision
 
 VARIANTS = ("raw", "shortened", "adapted")
 SHOWN = (

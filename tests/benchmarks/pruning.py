@@ -28,12 +28,11 @@ from commands import scored
 from nanocap.distill.data.corpus import prepare
 from nanocap.distill.pruning.magnitude import prune_file
 from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.training.devices import mixed_precision
 from nanocap.distill.training.monitor import Monitor
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
 from nanocap.student import Student
+from nanocap.student.devices import mixed_precision
 from nanocap.student.student import count_parameters
 
 WHOLE, SHOT, UNTRAINED, UPOP = "whole", "one shot", "one shot, untrained", "UPop"

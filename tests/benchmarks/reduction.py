@@ -31,12 +31,11 @@ from commands import command, scored
 from nanocap.bundle import Bundle
 from nanocap.distill.data.corpus import Corpus, prepare
 from nanocap.distill.recipes.recipe import Recipe, Stage, load_recipe
-from nanocap.distill.training.devices import mixed_precision
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
 from nanocap.runtime.engines import load_engine
 from nanocap.student import Student
+from nanocap.student.devices import mixed_precision
 from nanocap.student.reducers import REDUCERS
 
 RECIPE = Path(__file__).parents[2] / "distill" / "recipes" / "nano-s.toml"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
@@ -18,13 +20,18 @@ from nanocap.bundle.precisions import PRECISIONS
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.exporters import Exported, Job, load_exporter
-from nanocap.convert.graphs.modules import EncoderGraph, Sizes
+from nanocap.convert.graphs.joining import SearchGraphs
+from nanocap.convert.graphs.modules import DecoderGraph, EncoderGraph, Sizes
+from nanocap.convert.graphs.passes import drop_unused
 from nanocap.convert.graphs.tracing import trace
+from nanocap.convert.parity import EagerEngine
 from nanocap.convert.photos import drawn_pictures
 from nanocap.convert.probe import Probe
 from nanocap.convert.quantization.int8 import Choice, Int8Options
 from nanocap.runtime.engines import Engine, load_engine
+from nanocap.runtime.engines.state import State
 from nanocap.student import Dimensions, Student
+from nanocap.student.search import Search
 
 SPECIAL = [
     "<pad>", "<end>", "<unk>", "<quality:high>", "<quality:medium>", "<quality:low>",
@@ -110,12 +117,48 @@ class Tiny:
     def probe(self, pictures: np.ndarray) -> Probe:
         return self.checkpoint().probe(pictures, SearchDefaults())
 
+    def search(self) -> Search:
+        return self.checkpoint().search()
+
+    @cached_property
+    def search_graphs(self) -> SearchGraphs:
+        """Traced once, which takes seconds."""
+        return SearchGraphs.trace(Sizes.of(TINY), self.search())
+
+    def eager(self, student: Student | None = None) -> EagerEngine:
+        """A student of the tiny one's size in torch; the tiny one itself where none is given."""
+        return EagerEngine(student or tiny_student(), self.search())
+
     def exported(self, precision: str) -> Exported:
         if not self._exported:
-            job = Job(self.probe(self.pixels(4)), self.pixels(8, seed=5), MINMAX)
-            for made in load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job):
-                self._exported[made.artifact.precision] = made
+            probe = self.probe(self.pixels(4))
+            job = Job(probe, self.search(), self.pixels(8, seed=5), MINMAX)
+            traced = self.search_graphs
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(SearchGraphs, "trace", lambda *given: traced)
+                exported = load_exporter("onnx").export(tiny_student(), PRECISIONS["onnx"], job)
+            self._exported = {made.artifact.precision: made for made in exported}
         return self._exported[precision]
+
+    def graph(self, precision: str, role: str) -> onnx.ModelProto:
+        """`begin` or `step`, the whole file."""
+        made = self.exported(precision)
+        return onnx.load_from_string(made.files[made.artifact.files[role]])
+
+    def part(self, precision: str, role: str) -> onnx.ModelProto:
+        """The encoder or the decoder that is in such a file, without the search."""
+        within, kind = {"encoder": ("begin", EncoderGraph), "decoder": ("step", DecoderGraph)}[role]
+        model = self.graph(precision, within)
+        inputs = [value for value in model.graph.input if value.name in kind.inputs]
+        given = {value.name: value for value in model.graph.output}
+        outputs = [
+            given.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in kind.outputs
+        ]
+        for values, kept in ((model.graph.input, inputs), (model.graph.output, outputs)):
+            del values[:]
+            values.extend(kept)
+        return drop_unused(model)
 
     def encoder(self, reducer: str) -> onnx.ModelProto:
         """The fp32 encoder alone."""
@@ -127,6 +170,10 @@ class Tiny:
 
     def engine(self, made: Exported) -> Engine:
         return load_engine(made.artifact, made.files, 1)
+
+    def begin(self, engine: Engine, pictures: np.ndarray, beams: int = 1) -> State:
+        """The state before the first step, with the default controls."""
+        return self.probe(pictures).begin(engine, pictures, beams)
 
     def pixels(self, count: int, seed: int = 9) -> np.ndarray:
         return drawn_pictures(count, TINY.image_size, seed)

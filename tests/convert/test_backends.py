@@ -14,7 +14,6 @@ from nanocap import Captioner
 from nanocap.bundle import Bundle
 from nanocap.bundle.precisions import BACKENDS, every_precision
 from nanocap.convert.build import build_bundle
-from nanocap.convert.parity import EagerEngine
 
 from ..benchmarks.fp32_parity import is_exact, measure, table
 from .coreml.interpreter import Interpreter
@@ -53,7 +52,7 @@ def eager_captions(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> Callable[[Path
     """What the student itself says of the sample photos, by the runtime's own search."""
 
     def captions(bundle: Path, beams: int) -> list[str]:
-        engine = EagerEngine(tiny.student(REDUCER))
+        engine = tiny.eager(tiny.student(REDUCER))
         with monkeypatch.context() as patch:
             patch.setattr("nanocap.runtime.loaded.load_engine", lambda *given: engine)
             captioner = Captioner(bundle)
@@ -91,7 +90,8 @@ def test_every_artifact_captions_the_sample_photos(
     for artifact in artifacts:
         captioner = Captioner(bundle, artifact=artifact.name, threads=1)
         words = {piece.strip("\u2581") for piece in captioner.vocabulary.pieces}
-        for beams in (1, 3):
+        least, most = artifact.beams
+        for beams in {1, 3} & {*range(least, most + 1)}:
             said = [captioner(photo, beams=beams).text for photo in PHOTOS]
             expected = eager_captions(bundle, beams)
             same = sum(one == other for one, other in zip(said, expected, strict=True))

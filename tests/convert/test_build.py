@@ -243,7 +243,7 @@ def test_the_command_reports_as_json(tmp_path: Path, checkpoint_file: Path) -> N
     assert result["artifacts"]["onnx-fp32"]["parity"]["captions_equal"] == 1.0
     assert result["golden"] == Bundle(out).manifest.golden.caption
     assert "fp32 of 4 tokens: comparing with eager" in done.stderr
-    assert Bundle(out).manifest.decoding.beams == 2
+    assert Bundle(out).manifest.search.beams == 2
 
 
 def test_the_command_ends_with_one_line(tmp_path: Path, checkpoint_file: Path) -> None:
@@ -333,9 +333,9 @@ def test_force_is_another_word_for_overwrite() -> None:
 
 def test_the_same_bytes_are_stored_once(bundle: Path) -> None:
     files = {a.precision: a.files for a in Bundle(bundle).manifest.artifacts}
-    assert files["int4"]["encoder"] == files["int8"]["encoder"] == "onnx-int8/encoder.onnx"
-    assert files["int4"]["decoder"] == "onnx-int4/decoder.onnx"
-    assert not (bundle / "onnx-int4" / "encoder.onnx").exists()
+    assert files["int4"]["begin"] == files["int8"]["begin"] == "onnx-int8/begin.onnx"
+    assert files["int4"]["step"] == "onnx-int4/step.onnx"
+    assert not (bundle / "onnx-int4" / "begin.onnx").exists()
 
 
 def test_an_artifact_of_elsewhere_leaves_the_golden_image_to_the_next(

@@ -91,12 +91,12 @@ def test_first_differences_are_those_of_the_captions(
     tiny: Any, pair: Path, photos: list[Photo], tmp_path: Path
 ) -> None:
     """Greedy captions agree up to the piece that is named, and differ there."""
-    job = Job(tiny.probe(tiny.pixels(1)), tiny.pixels(1))
+    job = Job(tiny.probe(tiny.pixels(1)), tiny.search(), tiny.pixels(1))
     [stranger] = load_exporter("onnx").export(tiny.student(seed=1), ["fp32"], job)
     opened = Bundle(pair)
     files = {path: opened.read(path) for path in opened.manifest.files}
     other = next(one for one in opened.manifest.artifacts if one.precision == "int8")
-    files[other.files["decoder"]] = stranger.files[stranger.artifact.files["decoder"]]
+    files[other.files["step"]] = stranger.files[stranger.artifact.files["step"]]
     written = write_bundle(tmp_path / "b", opened.manifest, files)
 
     row = next(row for row in report(written, photos).rows if row.artifact.name == other.name)
@@ -171,7 +171,7 @@ def test_it_is_recorded_with_the_files_that_were_measured(
     assert f"{int8.milliseconds:.1f} |" in line
 
     files = {path: opened.read(path) for path in opened.manifest.files}
-    files[int8.artifact.files["decoder"]] += b"\0"
+    files[int8.artifact.files["step"]] += b"\0"
     write_bundle(copy, opened.manifest, files, overwrite=True)
     with pytest.raises(BundleError, match=r"parity report is of other files.*parity --record"):
         check(Bundle(copy))

@@ -24,7 +24,6 @@ from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
-from nanocap.convert.probe import rollout
 from nanocap.distill.pruning.magnitude import prune_by_magnitude
 from nanocap.measure.bench.counts import count
 from nanocap.measure.bench.graphs import open_session
@@ -99,14 +98,13 @@ def test_it_captions_through_the_runtime(bundle: Path, tiny: Any, precision: str
 
 def test_the_runtime_says_what_eager_says(bundle: Path, tiny: Any, pruned: Checkpoint) -> None:
     pixels = tiny.pixels(6)
-    probe = pruned.probe(pixels, SearchDefaults())
-    steps = list(rollout(EagerEngine(pruned.student), probe, pixels))
-    chosen = [probe.barred(step.logits).argmax(1) for step in steps[1:]]
+    eager, tokens = EagerEngine(pruned.student, pruned.search()), pruned.tokens()
+    state = pruned.probe(pixels, SearchDefaults()).begin(eager, pixels)
+    while state["going"].any():
+        state = eager.step(state)
     captioner = Captioner(bundle, artifact="onnx-fp32")
-    captioner._model.repeats = None  # random weights stammer, and this rollout lets them
-    for index, picture in enumerate(pixels):
-        ids = [int(row[index]) for row in chosen]
-        ids = ids[: ids.index(probe.end)] if probe.end in ids else ids
+    for row, picture in zip(state["answer_ids"][:, 0].tolist(), pixels, strict=True):
+        ids = [token for token in row if token not in (tokens.end, tokens.pad)]
         assert ids, "random weights that say nothing"
         assert [token.id for token in captioner(picture, beams=1).tokens] == ids
 
@@ -114,7 +112,7 @@ def test_the_runtime_says_what_eager_says(bundle: Path, tiny: Any, pruned: Check
 def test_one_graph_from_pixels_to_ids(bundle: Path, tiny: Any) -> None:
     opened = Bundle(bundle)
     artifact = next(a for a in opened.manifest.artifacts if a.precision == "fp32")
-    model = whole_caption(opened, artifact).SerializeToString()
+    model = whole_caption(opened, artifact, beams=1).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     captioner = Captioner(bundle, artifact="onnx-fp32")
     for picture in tiny.pixels(3):
@@ -125,8 +123,7 @@ def test_one_graph_from_pixels_to_ids(bundle: Path, tiny: Any) -> None:
 def test_fewer_tokens_of_a_pruned_student(tiny: Any, pruned: Checkpoint) -> None:
     other = with_tokens(pruned.student, 5)
     assert other.dimensions.pruned == WIDTHS
-    (keys, _) = EagerEngine(other).encode(tiny.pixels(2))
-    assert keys.shape == (2, 2, 5, 12)
+    assert tiny.begin(tiny.eager(other), tiny.pixels(2))["cross_keys"].shape == (2, 2, 5, 12)
 
 
 def test_the_bench_feeds_what_the_graph_takes(bundle: Path) -> None:
@@ -161,9 +158,13 @@ def test_core_ml_takes_it_as_it_is(pruned: Checkpoint, tiny: Any, tmp_path: Path
 
     pixels = tiny.pixels(4)
     probe = pruned.probe(pixels, SearchDefaults())
-    (made,) = load_exporter("coreml").export(pruned.student, ["fp32"], Job(probe, pixels))
+    (made,) = load_exporter("coreml").export(
+        pruned.student, ["fp32"], Job(probe, pruned.search(), pixels)
+    )
     packages = write_packages(made.artifact, made.files, tmp_path)
-    parity = compare(EagerEngine(pruned.student), CoreMLEngine(*map(Interpreter, packages)), probe)
+    engine = CoreMLEngine(*map(Interpreter, packages), made.artifact.state)
+    eager = EagerEngine(pruned.student, pruned.search())
+    parity = compare(eager, engine, probe, beams=made.artifact.beams[0])
     check_exact(parity, "fp32")
     assert parity.max_logit_difference < 1e-4
 
@@ -172,7 +173,7 @@ def test_where_one_width_is_expected_it_is_refused(
     pruned: Checkpoint, tiny: Any, tmp_path: Path
 ) -> None:
     pixels = tiny.pixels(2)
-    job = Job(pruned.probe(pixels, SearchDefaults()), pixels)
+    job = Job(pruned.probe(pixels, SearchDefaults()), pruned.search(), pixels)
     pytest.importorskip("executorch")
     with pytest.raises(ConversionError) as caught:
         load_exporter("executorch").export(pruned.student, ["fp32"], job)
@@ -192,7 +193,8 @@ def test_what_magnitude_left_is_exact_too(tiny: Any) -> None:
     checkpoint = Checkpoint(student, tiny.tokenizer_json(), tiny.training)
     pixels = tiny.pixels(4)
     probe = checkpoint.probe(pixels, SearchDefaults())
-    (made,) = load_exporter("onnx").export(student, ["fp32"], Job(probe, pixels))
-    parity = compare(EagerEngine(student), tiny.engine(made), probe)
+    job = Job(probe, checkpoint.search(), pixels)
+    (made,) = load_exporter("onnx").export(student, ["fp32"], job)
+    parity = compare(tiny.eager(student), tiny.engine(made), probe)
     check_exact(parity, "fp32")
     assert parity.max_logit_difference < 1e-4

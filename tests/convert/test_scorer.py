@@ -17,10 +17,10 @@ from torch import nn
 
 from nanocap.convert import scorer as exporter
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.onnx.sessions import open_session
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.scorer import export_scorer, round_weights
+from nanocap.distill.data.scorer_texts import self_contained
 from nanocap.distill.scorer import ImageTextScorer
-from nanocap.distill.scorer.texts import self_contained
 from nanocap.errors import NanocapError, OptionError
 from nanocap.scorer import Scorer, ScorerDimensions
 

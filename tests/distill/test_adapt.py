@@ -18,11 +18,12 @@ from torch import Tensor
 from nanocap.cli import group
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.feature_cache import normalize as to_pixels
-from nanocap.distill.data.tokenizer import LENGTH, QUALITY, encode
+from nanocap.distill.data.tokenizer import encode
 from nanocap.distill.labelling.adaptation import NOTHING, Eyes, adapt, drop_unseen
 from nanocap.distill.labelling.decision import Candidate, Decision
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.student import Student
+from nanocap.student.controls import LENGTH, QUALITY
 from nanocap.student.decoder import Decoder
 
 Writer = Callable[[dict[str, Image.Image]], str]

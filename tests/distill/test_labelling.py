@@ -23,12 +23,12 @@ from nanocap.cli import group
 from nanocap.distill.data.batches import CaptionTable
 from nanocap.distill.data.corpus import prepare
 from nanocap.distill.data.sources import read_source
-from nanocap.distill.data.tokenizer import QUALITY
 from nanocap.distill.labelling import Options, Panel, Task, label
 from nanocap.distill.labelling.photos import PhotoShards
 from nanocap.distill.recipes.recipe import Source, load_recipe
 from nanocap.distill.teachers import Scored
 from nanocap.errors import DataError, NanocapError, OptionError
+from nanocap.student.controls import QUALITY
 
 
 class Brightness:

@@ -33,7 +33,7 @@ from nanocap.distill.labelling.proposals import SAID, agree
 from nanocap.distill.labelling.quality import grade, level, rank, repeated, verify
 from nanocap.distill.labelling.text_support import Backing, prune, with_article
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
+from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.errors import DataError, OptionError
 from nanocap.measure.metrics.facts import extract
 from nanocap.scorer import Scorer, ScorerDimensions

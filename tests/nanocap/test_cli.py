@@ -19,7 +19,7 @@ from PIL import Image
 
 from nanocap import Captioner
 from nanocap.cli import VERBS, group
-from nanocap.cli.progress import Progress
+from nanocap.progress import Progress
 
 PROGRAM = [sys.executable, "-m", "nanocap"]
 

@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from nanocap.cli.progress import Lines
+from nanocap.cli.output import Lines
 from nanocap.progress import CLEAR_LINE, Progress, progress, tracked
 
 

@@ -86,7 +86,7 @@ def test_every_verb_that_computes_takes_threads(verb: str) -> None:
 def same_threads() -> Iterator[None]:
     """The other tests keep theirs."""
     torch: Any = pytest.importorskip("torch")
-    from nanocap.convert.onnx import sessions
+    from nanocap.convert.graphs import sessions
 
     before = torch.get_num_threads()
     yield
@@ -117,8 +117,8 @@ def test_threads_that_cannot_be(wrong: str, tmp_path: Path) -> None:
 
 def test_torch_and_sessions_take_the_threads() -> None:
     torch: Any = pytest.importorskip("torch")
-    from nanocap.convert.onnx import sessions
-    from nanocap.distill.training.devices import use_threads
+    from nanocap.convert.graphs import sessions
+    from nanocap.student.devices import use_threads
 
     use_threads(1)
     assert torch.get_num_threads() == 1

@@ -27,8 +27,8 @@ from nanocap.cores import available_cores
 from nanocap.errors import EngineError, EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
 from nanocap.runtime.engines import load_engine
+from nanocap.runtime.engines.state import State, joined, take
 from nanocap.runtime.search import Searcher
-from nanocap.runtime.state import State, joined, take
 
 from ..conftest import DECODER, TinyWeights, graph, tiny_search
 

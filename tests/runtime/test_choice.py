@@ -20,7 +20,7 @@ from nanocap.cli import group
 from nanocap.errors import EngineError, EngineWarning, OptionError
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.engines import load_engine
-from nanocap.runtime.providers import CPU, PROVIDERS, Providers
+from nanocap.runtime.engines.providers import CPU, PROVIDERS, Providers
 
 from ..conftest import TinyWeights, encoder, graph, tiny_search, tiny_state
 

@@ -16,9 +16,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nanocap.convert.graphs.joining import SearchGraphs
 from nanocap.convert.graphs.modules import CACHES, NEW, SearchBegin, Sizes
-from nanocap.convert.onnx.joining import SearchGraphs
-from nanocap.distill.training.rollout import drawn
+from nanocap.distill.teachers.rollout import drawn
 from nanocap.errors import OptionError
 from nanocap.student.layers import NEVER
 from nanocap.student.repeats import RepeatRule
@@ -394,7 +394,7 @@ class OnnxSearch:
         feeds = {n: v.numpy() for n, v in zip(SearchBegin.inputs, values, strict=True)}
         state = self.first.run(SearchBegin.outputs, feeds)
         for cache in state[-len(CACHES) :]:
-            rows, positions = images * beams, self.sizes.max_tokens
+            rows, positions = images * beams, 0  # they grow
             assert cache.shape == (self.sizes.layers, rows, positions, self.sizes.cache_width)
             assert not cache.any()
         return SearchState(*map(torch.from_numpy, state[: -len(CACHES)]))

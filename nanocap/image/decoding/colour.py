@@ -1,7 +1,7 @@
-"""Colours as sRGB, which the model was trained on: embedded profiles are applied, not ignored.
+"""From the modes of Pillow to RGB: depth, transparency, and colours as the model knows them, sRGB.
 
-PNG's gAMA and cHRM, and the colour codes of AVIF and HEIC (nclx), are not applied: nearly all say
-sRGB in another way. ICC.1:2022 is the format of profiles.
+Embedded profiles (ICC.1:2022) are applied, not ignored. PNG's gAMA and cHRM, and the colour codes
+of AVIF and HEIC (nclx), are not applied: nearly all say sRGB in another way.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 from PIL import Image
 
 from nanocap.errors import ImageWarning, one_line
+from nanocap.image.decoding.values import eight_bits
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -32,6 +34,42 @@ SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of profiles: Pillow's mo
 GRAYS = ("1", "L", "LA", "I", "F")
 # Parameters of each type of parametric curve, as (g, a, b, c, d, e, f) by their places.
 PARAMETRIC = {0: "g", 1: "gab", 2: "gabc", 3: "gabcd", 4: "gabcdef"}
+WHITE = (255, 255, 255)
+
+
+def rgb_conversion(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
+    """What turns parts of a decoded image into RGB: sRGB, alpha over white; raises ImageError."""
+    deep = image.mode.startswith(("I", "F"))  # grayscale of more than 8 bits
+    eight = eight_bits(image, name) if deep else None
+    colours = srgb_transform(image, name)
+
+    def convert(part: Image.Image) -> Image.Image:
+        shallow = eight(part) if eight else part
+        return _without_profile(shallow) if colours is None else _by_profile(shallow, *colours)
+
+    return convert
+
+
+def _without_profile(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    return _over_white(layer, layer)
+
+
+def _by_profile(image: Image.Image, mode: str, transform: Transform) -> Image.Image:
+    if not image.has_transparency_data:
+        return transform(image if image.mode == mode else image.convert(mode))
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    # A gray image has the same value in each channel: its profile is for one of them.
+    colours = layer.convert("RGB") if mode == "RGB" else layer.getchannel("R")
+    return _over_white(transform(colours), layer)
+
+
+def _over_white(colours: Image.Image, mask: Image.Image) -> Image.Image:
+    white = Image.new("RGB", colours.size, WHITE)
+    white.paste(colours, mask=mask)
+    return white
 
 
 def srgb_transform(image: Image.Image, name: str) -> tuple[str, Transform] | None:
@@ -54,7 +92,9 @@ def srgb_transform(image: Image.Image, name: str) -> tuple[str, Transform] | Non
     except Exception as error:  # Little CMS and Pillow raise several kinds
         _warn(name, str(error) or type(error).__name__)
         return None
-    if mode == _channels(image) or (mode == "RGB" and _channels(image) == "L"):
+    gray = image.mode in GRAYS or image.mode.startswith("I;16")
+    fitting = ("L", "RGB") if gray else ("CMYK",) if image.mode == "CMYK" else ("RGB",)
+    if mode in fitting:
         return mode, transform
     _warn(name, f"it is for {mode} and the pixels are {image.mode}")
     return None
@@ -63,7 +103,7 @@ def srgb_transform(image: Image.Image, name: str) -> tuple[str, Transform] | Non
 def is_srgb(profile: bytes) -> bool:
     """Whether a profile says sRGB, by its primaries and curves: a name can be anything.
 
-    In plain Python, because importing Little CMS would slow down each photo.
+    Not by Little CMS, whose import would slow down each photo.
     """
     try:
         (count,) = struct.unpack_from(">I", profile, 128)
@@ -92,7 +132,7 @@ def _is_srgb_curve(curve: bytes) -> bool:
         if count < 2:  # no curve, or a power
             return False
         table = struct.unpack_from(f">{count}H", curve, 12)
-        linear = [_interpolated(table, level * (count - 1)) / 65535 for level in levels]
+        linear = list(np.interp(levels, np.linspace(0, 1, count), table) / 65535)
     elif curve[:4] == b"para":
         kind, _ = struct.unpack_from(">HH", curve, 8)
         numbers = struct.unpack_from(f">{len(PARAMETRIC[kind])}i", curve, 12)
@@ -108,11 +148,6 @@ def _is_srgb_curve(curve: bytes) -> bool:
     )
 
 
-def _interpolated(table: tuple[int, ...], place: float) -> float:
-    below = min(int(place), len(table) - 2)
-    return table[below] + (table[below + 1] - table[below]) * (place - below)
-
-
 def _parametric(level: float, kind: int, p: dict[str, float]) -> float:
     if kind < 3:
         return -1.0  # none of them has the linear part of sRGB
@@ -124,12 +159,6 @@ def _parametric(level: float, kind: int, p: dict[str, float]) -> float:
 def _encoded(linear: float) -> float:
     """IEC 61966-2-1's encoding of a linear value."""
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * float(linear ** (1 / 2.4)) - 0.055
-
-
-def _channels(image: Image.Image) -> str:
-    if image.mode == "CMYK":
-        return "CMYK"
-    return "L" if image.mode in GRAYS or image.mode.startswith("I;16") else "RGB"
 
 
 def _to_srgb(mode: str, profile: bytes | None) -> tuple[str, Transform]:

@@ -1,8 +1,9 @@
-"""What decoding a JPEG takes, read off its markers without decoding.
+"""What decoding a JPEG or a JPEG 2000 takes, read off its markers without decoding.
 
 Of a progressive JPEG, and of any whose colours come in scans of their own, the decoder holds all
 coefficients, and goes over them once a scan: a file of half a megabyte can hold it for minutes.
-ITU-T T.81, annex B.
+OpenJPEG holds a whole tile as 32-bit integers, and many files are one tile. ITU-T T.81, annex B;
+ISO/IEC 15444-1, A.5.1.
 """
 
 from __future__ import annotations
@@ -21,27 +22,24 @@ BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 CHUNK = 1 << 16
 # A marker among coded pixels, where 0xFF alone is written FF 00 and restarts are D0 to D7.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+CODE_STREAM = b"\xff\x4f\xff\x51"
+INTEGER_BYTES = 4
+MAX_BOXES = 1000
 
 
 @dataclass(frozen=True)
 class Scans:
-    """How a JPEG is stored.
+    """How a JPEG is stored."""
 
-    Attributes:
-        several: it is decoded in more than one scan.
-        coefficients: bytes of all its coefficients, which are held if so.
-        first: where the first scan's pixels begin in the file.
-    """
-
-    several: bool
-    coefficients: int
-    first: int
+    several: bool  # it is decoded in more than one scan
+    coefficients: int  # bytes of all of them, which are held if so
+    first: int  # where the first scan's pixels begin in the file
 
 
 def read_scans(file: IO[bytes]) -> Scans | None:
     """What the header says, up to the first scan; None where it is damaged."""
     file.seek(2)
-    frame, several, colours = b"", False, 0
+    frame, several = b"", False
     while True:
         marker = _next_marker(file)
         if marker is None:
@@ -58,8 +56,7 @@ def read_scans(file: IO[bytes]) -> Scans | None:
             scan = file.read(size)
             if len(frame) < 6 or not scan:
                 return None
-            colours = frame[5]
-            return Scans(several or scan[0] < colours, _coefficients(frame), file.tell())
+            return Scans(several or scan[0] < frame[5], _coefficients(frame), file.tell())
         else:
             file.seek(size, 1)
 
@@ -112,3 +109,41 @@ def _coefficients(frame: bytes) -> int:
         for across, down in samplings
     )
     return blocks * BLOCK * BLOCK * COEFFICIENT_BYTES
+
+
+def tile_bytes(file: IO[bytes]) -> int | None:
+    """What decoding one tile takes, in bytes; None where the header is damaged."""
+    file.seek(0)
+    head = file.read(4)
+    if head != CODE_STREAM and not _find_code_stream(file):
+        return None
+    header = file.read(38)
+    if len(header) < 38:
+        return None
+    _, _, right, bottom, left, top, wide, high, _, _, colours = struct.unpack(
+        ">HHIIIIIIIIH", header
+    )
+    depths = file.read(3 * colours)[::3]
+    pixels = min(right - left, wide) * min(bottom - top, high)
+    sample = max((2 if (depth & 0x7F) >= 8 else 1 for depth in depths), default=1)
+    return pixels * colours * (INTEGER_BYTES + sample)
+
+
+def _find_code_stream(file: IO[bytes]) -> bool:
+    """Go to the code stream among the boxes of a JP2, behind its first marker and SIZ."""
+    position = 0
+    for _ in range(MAX_BOXES):
+        file.seek(position)
+        head = file.read(16)
+        if len(head) < 8:
+            return False
+        size, start = int.from_bytes(head[:4], "big"), position + 8
+        if size == 1:
+            size, start = int.from_bytes(head[8:16], "big"), position + 16
+        if head[4:8] == b"jp2c":
+            file.seek(start)
+            return file.read(4) == CODE_STREAM
+        if size < 8:  # 0: to the end of the file
+            return False
+        position += size
+    return False

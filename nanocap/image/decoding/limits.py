@@ -8,14 +8,13 @@ measured with Pillow 13, pillow_heif 1.8 and images of 24 megapixels, in process
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import IO
 
 from PIL import Image, ImageFile
 
 from nanocap.bounds import MAX_PIXELS
 from nanocap.errors import ImageError
-from nanocap.image.decoding import jpeg, jpeg2000, tiff
+from nanocap.image.decoding import jpeg, tiff
 
 PIXEL_BYTES = 4  # of RGB in Pillow, and what each pixel of the limit may take
 ALLOWANCE = 64 << 20  # bytes beside the pixels: the header, strips, the narrow half of a resize
@@ -37,7 +36,6 @@ SMALLEST_SCAN = 10_000  # pixels: a pass over fewer takes as long
 PYTHON_PIXELS = {"ppm": 5_000_000, "ppm_plain": 5_000_000, "bmp_rle": 20_000_000}
 PYTHON_BYTES = {"bmp_rle": 20_000_000, "ppm_plain": 60_000_000}
 MAX_JPEG2000 = 48_000_000  # bytes
-
 
 UNTILED = ("HEIF", "WEBP")  # formats whose plugins keep no list of what is to be decoded
 
@@ -69,20 +67,16 @@ def refuse_large(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def refuse_costly(image: Image.Image, name: str, max_pixels: int, working: int = 0) -> None:
-    """Raise ImageError where decoding or resizing an opened image would take too much.
-
-    Args:
-        working: bytes that are needed beside the decoded image.
-    """
-    needed = working
-    if isinstance(image, ImageFile.ImageFile) and _is_waiting(image) and image.fp is not None:
+    """Raise ImageError where decoding takes too much, with `working` bytes beside the image."""
+    undecoded = isinstance(image, ImageFile.ImageFile) and (image.tile or image.format in UNTILED)
+    if isinstance(image, ImageFile.ImageFile) and image.fp is not None and undecoded:
         place = image.fp.tell()
         try:
             _refuse_slow(image, image.fp, name, max_pixels)
-            needed += decoding_bytes(image, image.fp)
+            working += decoding_bytes(image, image.fp)
         finally:
             image.fp.seek(place)
-    refuse_memory(image.size, needed, name, max_pixels)
+    refuse_memory(image.size, working, name, max_pixels)
 
 
 def refuse_memory(size: tuple[int, int], needed: int, name: str, max_pixels: int) -> None:
@@ -97,16 +91,10 @@ def refuse_memory(size: tuple[int, int], needed: int, name: str, max_pixels: int
 
 
 def decoding_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
-    """What decoding an opened image takes in memory, the image itself included.
-
-    Args:
-        file: that it is read from; left anywhere.
-    """
-    pixels = image.width * image.height
-    extra = EXTRA_BYTES.get(image.format or "")
-    decoded = pixels * MODE_BYTES.get(image.mode, PIXEL_BYTES) + image.height * POINTER_BYTES
+    """Memory for decoding, the image included; `file` is what it is read from, left anywhere."""
+    row = image.width * MODE_BYTES.get(image.mode, PIXEL_BYTES) + POINTER_BYTES
     held = int(getattr(file, "held", 0))  # of `Piped`, also where another file stands before it
-    return decoded + held + (extra(image, file, pixels) if extra else 0)
+    return image.height * row + held + _extra_bytes(image, file)
 
 
 def file_bytes(file: IO[bytes]) -> int:
@@ -114,20 +102,12 @@ def file_bytes(file: IO[bytes]) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-def _is_waiting(image: ImageFile.ImageFile) -> bool:
-    """Whether an image is not decoded yet."""
-    return bool(image.tile) or image.format in UNTILED
-
-
 def _refuse_slow(image: ImageFile.ImageFile, file: IO[bytes], name: str, max_pixels: int) -> None:
     pixels = image.width * image.height
     decoder = image.tile[0][0] if image.tile else ""
     slow = pixels > PYTHON_PIXELS.get(decoder, pixels)
-    if decoder in PYTHON_BYTES:
-        slow = slow or file_bytes(file) > PYTHON_BYTES[decoder]
-    if image.format == "JPEG2000":
-        slow = file_bytes(file) > MAX_JPEG2000
-    if slow:
+    most = MAX_JPEG2000 if image.format == "JPEG2000" else PYTHON_BYTES.get(decoder)
+    if slow or (most is not None and file_bytes(file) > most):
         raise ImageError(
             f"{name}: {image.width}x{image.height} of this kind of {image.format} takes too long to"
             " decode; convert it to PNG or JPEG"
@@ -142,16 +122,31 @@ def _refuse_slow(image: ImageFile.ImageFile, file: IO[bytes], name: str, max_pix
             )
 
 
-def _jpeg_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
-    scans = jpeg.read_scans(file)
-    return scans.coefficients if scans and scans.several else 0
+def _extra_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
+    """What the decoder of a format holds beside the image."""
+    pixels = image.width * image.height
+    if image.format in ("JPEG", "MPO"):
+        scans = jpeg.read_scans(file)
+        return scans.coefficients if scans and scans.several else 0
+    if image.format == "TIFF":
+        return tiff.decoding_bytes(image, file_bytes(file), not hasattr(file, "getbuffer"))
+    if image.format == "JPEG2000":
+        tile = jpeg.tile_bytes(file)
+        return pixels * 4 * (jpeg.INTEGER_BYTES + 1) if tile is None else tile
+    if image.format == "WEBP":
+        each: float = WEBP_BYTES
+    elif image.format == "AVIF":
+        each = _avif_bytes(image, file)
+    elif image.format == "HEIF":
+        each = HEIF_BYTES + (ALPHA_BYTES if image.mode == "RGBA" else 0)
+        each += FULL_CHROMA_BYTES if image.info.get("chroma", 420) != 420 else 0
+        each += DEEP_BYTES if image.info.get("bit_depth", 8) > 8 else 0
+    else:
+        return 0
+    return int(pixels * (each - PIXEL_BYTES)) + file_bytes(file)
 
 
-def _webp_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
-    return pixels * (WEBP_BYTES - PIXEL_BYTES) + file_bytes(file)
-
-
-def _avif_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
+def _avif_bytes(image: ImageFile.ImageFile, file: IO[bytes]) -> float:
     file.seek(0)
     head = file.read(1 << 16)
     place = head.find(b"av1C")
@@ -159,33 +154,4 @@ def _avif_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int
     deep, gray, half_wide, half_high = (flags >> bit & 1 for bit in (6, 4, 3, 2))
     planes = 1.0 if gray else 1 + 2 / (1 + half_wide) / (1 + half_high)
     alpha = image.mode in ("RGBA", "LA")
-    each = AVIF_BYTES + (planes + alpha) * (1 + deep) + (ALPHA_BYTES - 1 if alpha else 0)
-    return int(pixels * (each - PIXEL_BYTES)) + file_bytes(file)
-
-
-def _heif_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
-    each = HEIF_BYTES + (ALPHA_BYTES if image.mode == "RGBA" else 0)
-    each += FULL_CHROMA_BYTES if image.info.get("chroma", 420) != 420 else 0
-    each += DEEP_BYTES if image.info.get("bit_depth", 8) > 8 else 0
-    return int(pixels * (each - PIXEL_BYTES)) + file_bytes(file)
-
-
-def _tiff_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
-    size = file_bytes(file)
-    return tiff.decoding_bytes(image, size, in_file=not hasattr(file, "getbuffer"))
-
-
-def _jpeg2000_bytes(image: ImageFile.ImageFile, file: IO[bytes], pixels: int) -> int:
-    tile = jpeg2000.tile_bytes(file)
-    return pixels * 4 * (jpeg2000.INTEGER_BYTES + 1) if tile is None else tile
-
-
-EXTRA_BYTES: dict[str, Callable[[ImageFile.ImageFile, IO[bytes], int], int]] = {
-    "JPEG": _jpeg_bytes,
-    "MPO": _jpeg_bytes,
-    "WEBP": _webp_bytes,
-    "AVIF": _avif_bytes,
-    "HEIF": _heif_bytes,
-    "TIFF": _tiff_bytes,
-    "JPEG2000": _jpeg2000_bytes,
-}
+    return AVIF_BYTES + (planes + alpha) * (1 + deep) + (ALPHA_BYTES - 1 if alpha else 0)

@@ -92,8 +92,7 @@ class PlainPng:
         return int(getattr(self._file, "held", 0))
 
     def _keep(self, position: int, size: int) -> None:
-        grown = self._starts and position == self._sources[-1] + self._end - self._starts[-1]
-        if not grown:
+        if not self._starts or position != self._sources[-1] + self._end - self._starts[-1]:
             self._starts.append(self._end)
             self._sources.append(position)
         self._end += size

@@ -28,17 +28,11 @@ RGBA_BYTES = 4
 
 @dataclass(frozen=True)
 class Directory:
-    """The first directory.
+    """The first directory."""
 
-    Attributes:
-        parts: strips or tiles.
-        data: bytes of all tags, which Pillow reads.
-        raw: it is a preview in a raw photo of a camera.
-    """
-
-    parts: int
-    data: int
-    raw: bool
+    parts: int  # strips or tiles
+    data: int  # bytes of all tags, which Pillow reads
+    raw: bool  # it is a preview in a raw photo of a camera
 
 
 def read_directory(file: IO[bytes]) -> Directory | None:
@@ -70,9 +64,7 @@ def read_directory(file: IO[bytes]) -> Directory | None:
 def decoding_bytes(image: ImageFile.ImageFile, file_bytes: int, in_file: bool) -> int:
     """What Pillow takes to decode an opened TIFF, besides the image itself.
 
-    Args:
-        file_bytes: size of the file; libtiff maps all of it.
-        in_file: it is on disk, not in memory already.
+    A file on disk (`in_file`), not in memory already, is mapped whole by libtiff.
     """
     tags = image.tag_v2  # type: ignore[attr-defined]  # of TiffImageFile
     pixels = image.width * image.height

@@ -16,7 +16,7 @@ from nanocap.measure.bench.photos import Photo
 from nanocap.measure.bench.timing import Task
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import load_engine
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 
 POSITION = 10  # a step in the middle of a sentence
 LOAD, BEGIN, STEP, CAPTION, BATCH = "load", "begin", "step", "caption", "batch"

@@ -27,7 +27,7 @@ from nanocap.measure.bench.graphs import (
 )
 from nanocap.measure.report.probes import Floats, NoAttention, assignments, softmaxes
 from nanocap.runtime.engines import Engine, load_engine
-from nanocap.runtime.state import State
+from nanocap.runtime.engines.state import State
 
 STRIDE = 16  # pixels a side of one place, as in `nanocap.student.dimensions`
 TOLERANCE = 1e-3

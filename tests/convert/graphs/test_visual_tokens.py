@@ -15,7 +15,7 @@ from nanocap.bundle import Bundle
 from nanocap.convert.build import build_bundle
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.visual_tokens import schedule, with_tokens
-from nanocap.convert.parity import EagerEngine
+from nanocap.convert.probe import forced
 from nanocap.runtime.engines import load_engine
 from nanocap.student import Dimensions, Student
 
@@ -38,9 +38,9 @@ def test_an_encoder_each_over_the_same_decoder(several: Path) -> None:
         for precision in ("int8-dynamic", "fp32")
         for tokens in (4, 16)
     ]
-    decoders = {artifact.files["decoder"] for artifact in manifest.artifacts}
-    assert decoders == {"onnx-int8-dynamic-4/decoder.onnx", "onnx-fp32-4/decoder.onnx"}
-    assert len({artifact.files["encoder"] for artifact in manifest.artifacts}) == 4
+    steps = {artifact.files["step"] for artifact in manifest.artifacts}
+    assert steps == {"onnx-int8-dynamic-4/step.onnx", "onnx-fp32-4/step.onnx"}
+    assert len({artifact.files["begin"] for artifact in manifest.artifacts}) == 4
     assert len(list(several.rglob("*.onnx"))) == 6
     assert Bundle(several).unlisted() == []
 
@@ -57,15 +57,13 @@ def test_each_computes_what_the_student_computes(several: Path, tiny: Any, token
     opened = Bundle(several)
     (artifact,) = (a for a in opened.manifest.artifacts if a.name == f"onnx-fp32-{tokens}")
     engine = load_engine(artifact, opened.load(artifact), 1)
-    eager = EagerEngine(with_tokens(tiny.student(), tokens))
-    pictures = tiny.pixels(2)
-    cross, expected = engine.encode(pictures), eager.encode(pictures)
-    assert cross[0].shape == (2, 2, tokens, 32)
-    np.testing.assert_allclose(cross[0], expected[0], atol=1e-4)
-    cache = (np.zeros((2, 6, 12, 32), np.float32),) * 2
+    eager = tiny.eager(with_tokens(tiny.student(), tokens))
+    ours, theirs = (tiny.begin(each, tiny.pixels(2), beams=3) for each in (engine, eager))
+    assert ours["cross_keys"].shape == (2, 2, tokens, 32)
+    np.testing.assert_allclose(ours["cross_keys"], theirs["cross_keys"], atol=1e-4)
     ids = np.array([[3, 9, 20], [3, 30, 40]])
-    ours, theirs = engine.step(ids, 0, cross, cache), eager.step(ids, 0, expected, cache)
-    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-4)
+    ours, theirs = forced(engine, ours, ids), forced(eager, theirs, ids)
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=1e-4)
 
 
 def test_the_runtime_picks_by_tokens(several: Path, tiny: Any) -> None:

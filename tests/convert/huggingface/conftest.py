@@ -7,6 +7,7 @@ The model is a tiny random one, whose captions are gibberish that the slightest 
 from __future__ import annotations
 
 import os
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,10 @@ def captions(
 ) -> list[str]:
     """The runtime's greedy captions in fp32, with words repeated: the libraries bar none."""
     bundle = tmp_path_factory.mktemp("runtime") / "bundle"
-    build_bundle(checkpoint, bundle, precisions=["fp32"], probe_photos=2)
-    captioner = Captioner(bundle, threads=1)
-    captioner._model.repeats = None
-    found = captioner(photos, beams=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "search", partialmethod(Checkpoint.search, repeats=True))
+        build_bundle(checkpoint, bundle, precisions=["fp32"], probe_photos=2)
+    found = Captioner(bundle, threads=1)(photos, beams=1)
     assert len({caption.text for caption in found}) > 1
     return [caption.text for caption in found]
 

@@ -21,13 +21,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop
 from nanocap.bundle.manifest import SearchDefaults
-from nanocap.bundle.vocabulary import present
+from nanocap.bundle.vocabulary import Presentation
 from nanocap.cli import group
 from nanocap.convert.checkpoint import Checkpoint
 from nanocap.convert.errors import ConversionError
+from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.huggingface.check import check_graphs, check_transformers
 from nanocap.convert.huggingface.folder import build_folder
-from nanocap.convert.onnx.sessions import open_session
 from nanocap.errors import ImageError, OptionError
 from nanocap.image.image import load_image
 
@@ -48,7 +48,7 @@ def test_transformers_says_what_the_runtime_says(
     apart = [model.generate(**processor(photo, return_tensors="pt"))[0] for photo in photos]
     for found in (together, apart):
         texts = tokenizer.batch_decode(found, skip_special_tokens=True)
-        assert [present(text.strip()) for text in texts] == captions
+        assert [Presentation().sentence(text.strip()) for text in texts] == captions
 
 
 def test_beams_find_what_is_at_least_as_likely(folder: Path, photos: list[Path]) -> None:

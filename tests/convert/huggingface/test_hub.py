@@ -19,7 +19,7 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop  # noqa: F401  # registers the student
-from nanocap.bundle.vocabulary import present
+from nanocap.bundle.vocabulary import Presentation
 
 # Renamed in transformers 5
 AutoModel = getattr(transformers, "AutoModelForVision2Seq", None)
@@ -142,4 +142,4 @@ def test_what_is_pushed_captions_as_the_runtime_does(
     processor = AutoImageProcessor.from_pretrained(held.folder)
     rows = model.generate(**processor(photos, return_tensors="pt"))
     texts = AutoTokenizer.from_pretrained(held.folder).batch_decode(rows, skip_special_tokens=True)
-    assert [present(text.strip()) for text in texts] == captions
+    assert [Presentation().sentence(text.strip()) for text in texts] == captions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanocap.bundle.vocabulary import present
+from nanocap.bundle.vocabulary import Presentation
 
 pytestmark = pytest.mark.node
 SCRIPT = Path(__file__).with_name("node") / "caption.mjs"
@@ -20,5 +20,5 @@ def test_node_says_what_the_runtime_says(
     command = ["node", str(SCRIPT), str(folder), *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [present(text) for text in json.loads(done.stdout)] == captions
+    assert [Presentation().sentence(text) for text in json.loads(done.stdout)] == captions
     assert done.stderr == ""  # transformers.js warns there of types that it does not know

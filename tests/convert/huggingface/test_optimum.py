@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoImageProcessor, AutoTokenizer
 
 import nanocap.interop  # noqa: F401  # registers
-from nanocap.bundle.vocabulary import present
+from nanocap.bundle.vocabulary import Presentation
 
 pytestmark = pytest.mark.optimum
 
@@ -28,7 +28,9 @@ def captions_of(model_folder: Path, folder: Path, photos: list[Path], **options:
     texts = []
     for photo in photos:
         ids = model.generate(**processor(photo, return_tensors="pt"))
-        texts.append(present(tokenizer.decode(ids[0], skip_special_tokens=True).strip()))
+        texts.append(
+            Presentation().sentence(tokenizer.decode(ids[0], skip_special_tokens=True).strip())
+        )
     return texts
 
 

@@ -15,18 +15,13 @@ from onnx import TensorProto, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.passes import constants
-from nanocap.convert.onnx.sessions import open_session, running_operators
-from nanocap.convert.parity import EagerEngine
+from nanocap.convert.graphs.sessions import open_session, running_operators
+from nanocap.convert.probe import forced
 from nanocap.convert.quantization.fp16 import emulate, halve
 from nanocap.convert.quantization.int4 import BLOCK, SHRINKS, pack, quantize_blockwise
 from nanocap.convert.quantization.int8_dynamic import quantize_dynamically, round_columns
 from nanocap.convert.quantization.saturation import weight_steps
 from nanocap.runtime.engines.onnx import OnnxEngine
-
-
-def graph(tiny: Any, precision: str, role: str) -> onnx.ModelProto:
-    made = tiny.exported(precision)
-    return onnx.load_from_string(made.files[made.artifact.files[role]])
 
 
 def unpack(packed: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -72,7 +67,7 @@ def test_the_chosen_scales_beat_the_plain_ones() -> None:
 @pytest.mark.slow  # a conversion of its own
 def test_int4_computes_with_the_unpacked_weights(tiny: Any) -> None:
     """Embedding, logits and linear layers: the student with rounded weights, to the last digits."""
-    model = graph(tiny, "int4", "decoder")
+    model = tiny.graph("int4", "step")
     values, products = constants(model), {}
     for node in model.graph.node:
         if node.op_type == "MatMulNBits":
@@ -81,34 +76,31 @@ def test_int4_computes_with_the_unpacked_weights(tiny: Any) -> None:
             (level,) = (a for a in node.attribute if a.name == "accuracy_level")
             node.attribute.remove(level)  # float products, as other processors have
     assert len(products) == 13  # 6 a layer, and the logits
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(graph(tiny, "fp32", "decoder"))
+    rounded = tiny.graph("fp32", "step")
     for tensor in rounded.graph.initializer:
         if tensor.name in products:
             tensor.CopyFrom(numpy_helper.from_array(products.pop(tensor.name), tensor.name))
     assert not products  # every one has its matrix in the fp32 graph, in the same orientation
-    encoder = open_session(graph(tiny, "fp32", "encoder").SerializeToString())
+    begin = open_session(tiny.graph("fp32", "begin").SerializeToString())
     packed, plain = (
-        OnnxEngine(encoder, open_session(m.SerializeToString())) for m in (model, rounded)
+        OnnxEngine(begin, open_session(m.SerializeToString())) for m in (model, rounded)
     )
-    cross = plain.encode(tiny.pixels(2))
-    cache = (np.zeros((2, 6, 12, 32), np.float32),) * 2
+    state = tiny.begin(plain, tiny.pixels(2), beams=3)
     tokens = np.array([[3, 70, 11], [0, 71, 1]])
-    for ours, theirs in zip(
-        packed.step(tokens, 0, cross, cache), plain.step(tokens, 0, cross, cache), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+    ours, theirs = (forced(engine, state, tokens) for engine in (packed, plain))
+    for name in ("logits", "keys", "values"):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
 
 
 def test_int4_holds_no_weights_twice_or_wide(tiny: Any) -> None:
-    model = graph(tiny, "int4", "decoder")
+    model = tiny.part("int4", "decoder")
     wide = [t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
     assert max(np.prod(t.dims) for t in wide) == 12 * 32  # positions; no matrix, no table
     tables = [t for t in model.graph.initializer if t.dims and t.dims[0] == 72]
     assert sorted(t.data_type for t in tables) == [TensorProto.UINT8, TensorProto.FLOAT16]
 
     def stored(precision: str) -> int:
-        tensors = graph(tiny, precision, "decoder").graph.initializer
+        tensors = tiny.part(precision, "decoder").graph.initializer
         return sum(len(t.raw_data) for t in tensors if len(t.dims) > 1 and 12 not in t.dims)
 
     assert stored("int4") <= 0.6 * stored("int8")
@@ -120,13 +112,13 @@ def test_int4_refuses_a_width_that_has_no_blocks(tiny: Any) -> None:
 
 
 def test_dynamic_int8_multiplies_in_integers(tiny: Any) -> None:
-    for role, products in (("encoder", 18), ("decoder", 13)):
+    for role, products in (("begin", 18), ("step", 13)):
         made = tiny.exported("int8-dynamic")
         running = running_operators(made.files[made.artifact.files[role]])
         assert running["MatMulInteger"] + running["MatMulIntegerToFloat"] == products
         assert running["DynamicQuantizeLinear"] == running["DynamicQuantizeMatMul"] == 0
         assert running["Gemm"] == 0
-    encoder = graph(tiny, "int8-dynamic", "encoder")
+    encoder = tiny.part("int8-dynamic", "encoder")
     filters = [n.input[1] for n in encoder.graph.node if n.op_type == "Conv"]
     weights = constants(encoder)
     assert all(weights[name].size < 1024 for name in filters if name in weights)
@@ -161,8 +153,8 @@ def test_rounded_columns_are_within_half_a_step(matrix: np.ndarray) -> None:
 
 
 def test_fp16_keeps_the_types_that_the_runtime_knows(tiny: Any) -> None:
-    for role in ("encoder", "decoder"):
-        half, exact = graph(tiny, "fp16", role), graph(tiny, "fp32", role)
+    for role in ("begin", "step"):
+        half, exact = tiny.graph("fp16", role), tiny.graph("fp32", role)
         assert [*half.graph.input, *half.graph.output] == [*exact.graph.input, *exact.graph.output]
         kinds = {t.data_type for t in half.graph.initializer if np.prod(t.dims) > 1000}
         assert kinds == {TensorProto.FLOAT16}
@@ -225,19 +217,39 @@ def test_emulation_rounds_every_value(tiny: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8-dynamic", "int4"])
+def test_int8_weights_are_bytes_that_become_floats(tiny: Any) -> None:
+    """Of the same graph; a session multiplies them out once, where it is told to."""
+    assert tiny.exported("int8-weights").artifact.session == {"session.disable_quant_qdq": "1"}
+    for role, layers in (("encoder", 49 + 18), ("decoder", 13)):  # convolutions, linear layers
+        model, exact = tiny.part("int8-weights", role), tiny.part("fp32", role)
+        ours, theirs = constants(model), constants(exact)
+        unpacking = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+        assert len(model.graph.node) - len(unpacking) == len(exact.graph.node)
+        assert 0.6 * layers < len(unpacking) <= layers  # small ones stay as they are
+        for node in unpacking:
+            steps, scale = (ours[name] for name in node.input)
+            assert steps.dtype == np.int8
+            weights = theirs[node.input[0].removesuffix("_int8")]
+            (axis,) = (attribute.i for attribute in node.attribute)
+            scale = np.expand_dims(scale, [i for i in range(weights.ndim) if i != axis])
+            assert (np.abs(steps * scale - weights) <= scale * 0.501).all()
+        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+        assert max(np.prod(t.dims) for t in floats if len(t.dims) > 1) < 1024  # but biases
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights", "int8-dynamic", "int4"])
 def test_each_is_close_to_fp32(tiny: Any, precision: str) -> None:
     made = tiny.exported(precision)
     assert made.artifact.measured["parity"]["against"] == "fp32"
     assert made.artifact.measured["parity"]["tokens_equal"] > {"int4": 0.6}.get(precision, 0.85)
     engine, pictures = tiny.engine(made), tiny.pixels(4)
-    theirs = EagerEngine(tiny.student()).encode(pictures)[0]
-    error = np.linalg.norm(engine.encode(pictures)[0] - theirs) / np.linalg.norm(theirs)
+    ours, theirs = (tiny.begin(each, pictures)["cross_keys"] for each in (engine, tiny.eager()))
+    error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert error < 0.35  # of int4, whose encoder is that of int8
 
 
 def test_making_one_leaves_the_fp32_graph_alone(tiny: Any) -> None:
-    model = graph(tiny, "fp32", "decoder")
+    model = tiny.part("fp32", "decoder")
     before = model.SerializeToString()
     quantize_blockwise(model)
     quantize_dynamically(model)

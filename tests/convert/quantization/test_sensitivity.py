@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
-from nanocap.convert.onnx.sessions import open_session, running_operators
+from nanocap.convert.graphs.sessions import open_session, running_operators
 from nanocap.convert.quantization.blocks import blocks
 from nanocap.convert.quantization.divergence import Judge
 from nanocap.convert.quantization.int8 import (
@@ -173,14 +173,12 @@ def test_blocks_are_the_students_modules(tiny: Any) -> None:
 
 
 def test_the_judge_knows_no_difference_where_there_is_none(tiny: Any) -> None:
-    encoder = onnx.load_from_string(tiny.exported("fp32").files["onnx-fp32/encoder.onnx"])
-    decoder = onnx.load_from_string(tiny.exported("fp32").files["onnx-fp32/decoder.onnx"])
-    judge = Judge(encoder, decoder, tiny.probe(tiny.pixels(10)))
+    encoder, decoder = (tiny.part("fp32", role) for role in ("encoder", "decoder"))
+    judge = Judge(encoder, decoder, tiny.search_graphs, tiny.probe(tiny.pixels(10)))
     assert judge.photos == 10
     assert np.abs(judge.encoder(encoder)).max() < 1e-9
-    int8 = onnx.load_from_string(tiny.exported("int8").files["onnx-int8/decoder.onnx"])
-    int4 = onnx.load_from_string(tiny.exported("int4").files["onnx-int4/decoder.onnx"])
-    scores = [judge.decoder(each) for each in (decoder, int8, int4)]
+    others = (tiny.part(precision, "decoder") for precision in ("int8", "int4"))
+    scores = [judge.decoder(each) for each in (decoder, *others)]
     assert all((each > -1e-12).all() and each.shape == (10,) for each in scores)
     assert scores[0].mean() < scores[1].mean() < scores[2].mean()
 
@@ -188,9 +186,8 @@ def test_the_judge_knows_no_difference_where_there_is_none(tiny: Any) -> None:
 @pytest.mark.slow
 def test_int8_is_searched_for_and_says_so(tiny: Any) -> None:
     lines: list[str] = []
-    job = Job(
-        tiny.probe(tiny.pixels(4)), tiny.pixels(24, seed=5), Int8Options(), report=lines.append
-    )
+    probe, calibration = tiny.probe(tiny.pixels(4)), tiny.pixels(24, seed=5)
+    job = Job(probe, tiny.search(), calibration, Int8Options(), report=lines.append)
     (made,) = load_exporter("onnx").export(tiny.student(), ["int8"], job)
     found = made.artifact.measured["int8"]
     for role in ("encoder", "decoder"):

@@ -11,8 +11,9 @@ import pytest
 
 from nanocap.distill.data.batches import CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import END, LENGTH, PAD, PREFIX, QUALITY, length_of
+from nanocap.distill.data.tokenizer import length_of
 from nanocap.distill.recipes.recipe import Recipe
+from nanocap.student.controls import END, LENGTH, PAD, PREFIX, QUALITY
 from nanocap.student.dimensions import Dimensions
 
 

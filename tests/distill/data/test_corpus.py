@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from nanocap.distill.data.corpus import Corpus, prepare
-from nanocap.distill.data.tokenizer import END, normalize
+from nanocap.distill.data.tokenizer import normalize
 from nanocap.distill.recipes.recipe import Data, Recipe, Source
 from nanocap.errors import DataError
+from nanocap.student.controls import END
 
 
 def with_source(recipe: Recipe, **changes: object) -> Recipe:

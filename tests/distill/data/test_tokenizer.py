@@ -10,18 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import (
-    END,
-    LENGTH,
-    PAD,
-    QUALITY,
-    SPECIALS,
-    UNKNOWN,
-    encode,
-    length_of,
-    normalize,
-    train_tokenizer,
-)
+from nanocap.distill.data.tokenizer import encode, length_of, normalize, train_tokenizer
+from nanocap.student.controls import END, LENGTH, PAD, QUALITY, SPECIALS, UNKNOWN
 
 
 @pytest.fixture(scope="module")

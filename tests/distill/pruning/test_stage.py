@@ -18,9 +18,8 @@ from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.pruning.axes import find_axes
 from nanocap.distill.pruning.budget import prunable
 from nanocap.distill.recipes.recipe import Recipe, check
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student import Student
 

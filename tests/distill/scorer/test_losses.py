@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from nanocap.distill.scorer.losses import (
     PHOTOS_AT_ONCE,
     contrast,
-    late_interaction,
     likeness,
     masked_language,
     soft_targets,
 )
+from nanocap.scorer.scorer import late_interaction
 
 IMAGE = torch.tensor([0, 0, 1, 2, 2])  # the photo of each text
 POSITIVE = torch.arange(3)[:, None] == IMAGE[None, :]

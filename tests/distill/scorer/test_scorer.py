@@ -22,18 +22,19 @@ from tokenizers import Tokenizer
 
 from nanocap.cli import group
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import END, encode, normalize, train_tokenizer
+from nanocap.distill.data.scorer_texts import pad, self_contained
+from nanocap.distill.data.tokenizer import encode, normalize, train_tokenizer
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.scorer import ImageTextScorer
 from nanocap.distill.scorer.monitor import recall_at_one
 from nanocap.distill.scorer.recipe import load_scorer_recipe
-from nanocap.distill.scorer.texts import pad, self_contained
 from nanocap.distill.scorer.trainer import ScorerRun, train_scorer
 from nanocap.distill.training import pretrained_trunks
-from nanocap.distill.training.warm_start import Start
+from nanocap.distill.training.run import Start
 from nanocap.errors import ImageError, NanocapError, OptionError, RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions
 from nanocap.student import Student
+from nanocap.student.controls import END
 
 RECIPES = Path(__file__).parents[3] / "distill" / "scorer" / "recipes"
 STEPS = 90

@@ -17,7 +17,7 @@ from nanocap.distill.teachers import Scored, ask, load_teacher
 from nanocap.distill.teachers.ensemble import Pool, consensus
 from nanocap.distill.teachers.settings import Settings
 from nanocap.distill.teachers.student import StudentTeacher
-from nanocap.distill.teachers.white_box import Guides
+from nanocap.distill.training.white_box_teachers import Guides
 from nanocap.errors import MissingExtraError, NanocapError, OptionError, RecipeError
 from nanocap.student import Student
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.data.batches import Captions, pack
-from nanocap.distill.data.tokenizer import END
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.training.losses import CaptionLoss, by_length, target_count
 from nanocap.student import Student
+from nanocap.student.controls import END
 
 ROWS = [
     [3, 6, 20, 21, 22, END],

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
-from nanocap.distill.training.faithfulness_floor import Floor
-from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.teachers.similarity import ImageTextScorer
+from nanocap.distill.training.monitor import Floor, Monitor
 from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward
 from nanocap.errors import RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions

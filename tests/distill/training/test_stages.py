@@ -12,13 +12,13 @@ from torch import Tensor
 
 from nanocap.distill.data.batches import CaptionTable, Schedule
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import END, LENGTH, PAD, QUALITY
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.rollout import to_texts
 from nanocap.distill.training.rewards import RepetitionReward
-from nanocap.distill.training.rollout import to_texts
 from nanocap.distill.training.stages import STAGES, Context, Target
+from nanocap.measure.metrics.cider import Cider
 from nanocap.student import Student
+from nanocap.student.controls import END, LENGTH, PAD, QUALITY
 
 PHOTOS = [3, 11, 30, 7]
 PLACES = [0, 1, 2, 3]

@@ -14,12 +14,12 @@ from nanocap.distill.data.augment import squash
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.recipes.recipe import Recipe, Stage
-from nanocap.distill.training.cider import Cider
+from nanocap.distill.teachers.rollout import roll_out, to_texts
 from nanocap.distill.training.monitor import Monitor
-from nanocap.distill.training.rollout import roll_out, to_texts
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.trainer import _average, _groups, learning_rate, train
 from nanocap.errors import RecipeError
+from nanocap.measure.metrics.cider import Cider
 from nanocap.student import Student
 
 

@@ -13,7 +13,7 @@ import torch
 from nanocap.distill.data.corpus import prepare
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.teachers import load_teacher
-from nanocap.distill.training.warm_start import Start
+from nanocap.distill.training.run import Start
 from nanocap.errors import NanocapError, OptionError, RecipeError
 from nanocap.student import Student
 

@@ -18,7 +18,7 @@ import pytest
 from nanocap import Captioner
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.manifest import Manifest, safe_path
-from nanocap.bundle.writer import write_bundle, write_zip
+from nanocap.bundle.writer import write_bundle
 from nanocap.errors import BundleError, OptionError
 from nanocap.files.whole_file import whole_file
 
@@ -236,11 +236,8 @@ def test_a_file_that_is_not_listed_is_reported_and_never_read(bundle: Path) -> N
 
 
 def test_a_zip_gives_the_same_captions(tiny_bundle: Path, tmp_path: Path, photos: Any) -> None:
-    archive = write_zip(tiny_bundle, tmp_path / "tiny.zip")
+    archive = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", tiny_bundle))
     assert Captioner(archive)(photos) == Captioner(tiny_bundle)(photos)
-    again = write_zip(tiny_bundle, tmp_path / "again.zip")
-    assert archive.read_bytes() == again.read_bytes(), "the same bundle gives the same bytes"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.zip", "tiny.zip"]
     inside = Path(shutil.make_archive(str(tmp_path / "nested"), "zip", tiny_bundle.parent, "tiny"))
     assert Captioner(inside)(photos[0]) == Captioner(tiny_bundle)(photos[0])
 

@@ -117,7 +117,7 @@ def run(folder: Path, *arguments: object) -> Result:
 
 def test_the_command(folder: Path) -> None:
     """The figure is what the scorer's own similarities say."""
-    from nanocap.distill.scorer.similarity import ImageTextScorer
+    from nanocap.distill.teachers.similarity import ImageTextScorer
 
     result = run(folder, "--scorer", folder / "scorer.safetensors")
     assert result.exit_code == 0, result.output

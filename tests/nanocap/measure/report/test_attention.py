@@ -17,6 +17,7 @@ from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.manifest import Artifact, Controls, Golden, Manifest, SearchDefaults, TokenIds
 from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.bundle.writer import write_bundle
+from nanocap.convert.graphs.joining import SearchGraphs
 from nanocap.convert.graphs.modules import (
     DECODER_AXES,
     DecoderGraph,
@@ -25,7 +26,6 @@ from nanocap.convert.graphs.modules import (
     state_tensors,
 )
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.joining import SearchGraphs
 from nanocap.image.rule import ImageRule
 from nanocap.measure.report.attention import Attention
 from nanocap.measure.report.probes import NoAttention

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from nanocap.distill.data.feature_cache import normalize
-from nanocap.distill.scorer.losses import late_interaction
-from nanocap.distill.scorer.texts import pad, self_contained
-from nanocap.distill.training.devices import fastest
+from nanocap.distill.data.scorer_texts import pad, self_contained
 from nanocap.errors import NanocapError, OptionError
 from nanocap.image.image import load_image
 from nanocap.image.rule import ImageRule
 from nanocap.image.source import ImageSource
 from nanocap.scorer import Scorer
 from nanocap.scorer.image import Embedded
+from nanocap.scorer.scorer import late_interaction
+from nanocap.student.devices import fastest
 
 BATCH = 64  # photos or texts at once
 

@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
+from torch.nn import functional as F
 
 from nanocap.convert.graphs.modules import (
     AXES,
     CACHES,
     DECODER_AXES,
+    EXAMPLE_PLACES,
     DecoderGraph,
     SearchBegin,
     SearchStep,
     Sizes,
 )
 from nanocap.convert.graphs.passes import clean
+from nanocap.convert.graphs.sessions import folded
 from nanocap.convert.graphs.tracing import trace
-from nanocap.convert.onnx.sessions import folded
 from nanocap.student.search import Search, SearchState
 
 EXAMPLE_IMAGES, EXAMPLE_BEAMS = 2, 3  # no axis of length 1, which tracing would take for fixed
@@ -45,7 +47,7 @@ class SearchGraphs:
         begin, step = SearchBegin(sizes, search).eval(), SearchStep(search).eval()
         started = dict(zip(begin.outputs, begin(*example), strict=True))
         logits = started["bias"].clone()
-        written = [started[name].clone() for name in CACHES]
+        written = [F.pad(started[name], (0, 0, 0, EXAMPLE_PLACES)) for name in CACHES]
         state = [started[name] for name in SearchState._fields]
         return cls(
             _computed(folded(trace(begin, example))),

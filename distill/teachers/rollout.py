@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanocap.distill.data.tokenizer import END, LENGTH, PAD, QUALITY, SPECIALS
 from nanocap.student import Student
+from nanocap.student.controls import END, LENGTH, PAD, QUALITY, SPECIALS
 from nanocap.student.layers import NEVER
 from nanocap.student.search import Choice, Search, likeliest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanocap.distill.data.tokenizer import END, SPECIALS
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.training.rollout import beam_search, roll_out
+from nanocap.distill.teachers.rollout import beam_search, roll_out
 from nanocap.student import Student
+from nanocap.student.controls import END, SPECIALS
 
 NEVER = [i for i in range(len(SPECIALS)) if i != END]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,20 +11,19 @@ from torch import Tensor
 
 from nanocap.distill.data.batches import Schedule
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.digest import file_digest
 from nanocap.distill.data.feature_cache import Maps
 from nanocap.distill.teachers import KINDS
-from nanocap.distill.teachers.student import joined
+from nanocap.distill.teachers.student import StudentTeacher, agree, read
 from nanocap.distill.training.losses import Reader, divergence
-from nanocap.errors import RecipeError
-from nanocap.student.decoder import Decoder
+from nanocap.errors import OptionError, RecipeError
+from nanocap.files.digest import file_digest
 
 
 class Guides:
     """Students that share one vocabulary, which the new student takes over.
 
     They see the very view of a photo that the student sees ("A good teacher is patient and
-    consistent", Beyer et al. 2022): as it trains, or beforehand (`logits_cache.py`) where the
+    consistent", Beyer et al. 2022): as it trains, or beforehand (`teacher_logits_cache`) where the
     views are cached.
 
     Raises:
@@ -38,7 +36,13 @@ class Guides:
         for path in paths:
             _check_white_box(path)
         self.paths = paths
-        teacher = joined([str(path) for path in paths])
+        finished = [read(str(path)) for path in paths]
+        if not agree(finished):
+            raise OptionError(
+                f"{', '.join(map(str, paths))}: students of different vocabularies or image sizes"
+                " cannot be averaged: train them with one tokenizer (the recipe's `start` keeps it)"
+            )
+        teacher = StudentTeacher(finished)
         self.students, self.tokenizer = teacher.students, teacher.tokenizer.to_str()
         self.training = teacher.training
         for student in self.students:
@@ -54,35 +58,25 @@ class Guides:
         return [Maps(corpus, schedule, student, views, cache) for student in self.students]
 
     @torch.no_grad()
-    def look(self, inputs: Sequence[Tensor], from_maps: bool) -> list[Sight]:
-        """What each sees in its own input: normalized pixels, or its trunk's lower maps."""
-        sights = []
+    def look(self, inputs: Sequence[Tensor], from_maps: bool) -> list[Reader]:
+        """Each with its own input before it: normalized pixels, or its trunk's lower maps."""
+        readers = []
         for guide, x in zip(self.students, inputs, strict=True):
             guide.to(x.device)
             visual = guide.encoder.from_map(x) if from_maps else guide.encoder(x)
-            sights.append(Sight(guide.decoder, visual))
-        return sights
+            readers.append(Reader(guide.decoder, visual))
+        return readers
 
     def watch(self, pixels_BCHW: Tensor) -> Watching:
         """What they make of a batch of pixels, asked while training."""
         return Watching(self.look([pixels_BCHW] * len(self.students), False))
 
 
-@dataclass(frozen=True)
-class Sight:
-    """A teacher's decoder with its visual tokens of the B photos."""
-
-    decoder: Decoder
-    visual: Tensor
-
-
 class Watching:
     """Teachers that look at the batch together with the student."""
 
-    def __init__(self, sights: Sequence[Sight]):
-        self.seen = seen(sights)
-        with torch.no_grad():
-            self._readers = [Reader(sight.decoder, sight.visual) for sight in sights]
+    def __init__(self, readers: Sequence[Reader]):
+        self.seen, self._readers = seen(readers), readers
 
     def divergence(
         self, logits: Tensor, part: Tensor, tokens: Tensor, image: Tensor, counted: Tensor
@@ -93,9 +87,9 @@ class Watching:
         return divergence(logits, theirs)
 
 
-def seen(sights: Sequence[Sight]) -> Tensor:
+def seen(readers: Sequence[Reader]) -> Tensor:
     """The teachers' mean visual tokens [B, channels], each scaled to length one, side by side."""
-    pooled = [sight.visual.float().mean(1) for sight in sights]
+    pooled = [reader.visual.float().mean(1) for reader in readers]
     return torch.cat([one / one.norm(dim=1, keepdim=True) for one in pooled], dim=1)
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.data.corpus import Corpus
-from nanocap.distill.data.tokenizer import END, SPECIALS
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.training.rollout import roll_out, to_texts
+from nanocap.distill.teachers.rollout import roll_out, to_texts
 from nanocap.student import Student
+from nanocap.student.controls import END, SPECIALS
 
 
 @pytest.fixture

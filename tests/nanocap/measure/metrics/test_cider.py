@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider as Reference
 
-from nanocap.distill.training.cider import Cider
+from nanocap.measure.metrics.cider import Cider
 
 WORDS = "a the red blue dog cat runs sits on under grass table".split()
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from nanocap.distill.data.batches import Captions, CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import SEED, Maps
-from nanocap.distill.data.tokenizer import PAD, PREFIX
-from nanocap.distill.teachers.white_box import Guides, seen
-from nanocap.distill.training.losses import Reader, by_length, mean_distribution, top_divergence
+from nanocap.distill.training.losses import by_length, mean_distribution, top_divergence
+from nanocap.distill.training.white_box_teachers import Guides, seen
 from nanocap.files.whole_file import whole_file
 from nanocap.progress import tracked
+from nanocap.student.controls import PAD, PREFIX
 
 TOP = 16  # pieces kept of each distribution
 CHUNK = 32  # photos that go through the teachers at once
@@ -35,17 +35,11 @@ PLACE = np.dtype([("piece", "<u2", TOP), ("probability", "<f2", TOP)])
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teachers said about the rows of a batch.
+    """What the teachers said about the rows of a batch."""
 
-    Attributes:
-        pieces: [rows, T, TOP]; anything where nothing is asked.
-        probabilities: of those pieces; the rest of the vocabulary shares what is missing to one.
-        seen: [B, channels], what the teachers see in each photo.
-    """
-
-    pieces: Tensor
-    probabilities: Tensor
-    seen: Tensor
+    pieces: Tensor  # [rows, T, TOP]; anything where nothing is asked
+    probabilities: Tensor  # of those; the rest of the vocabulary shares what is missing to one
+    seen: Tensor  # [B, channels], what the teachers see in each photo
 
     def to(self, device: torch.device) -> Lesson:
         """The same on another device."""
@@ -137,7 +131,7 @@ class Lessons:
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:
         maps = [np.stack([feed.of(photo, view) for photo in photos]) for feed in feeds]
         inputs = [torch.from_numpy(one).float().to(self._device) for one in maps]
-        sights = guides.look(inputs, True)
+        readers = guides.look(inputs, True)
         rows = [self._table.both(photo) for photo in photos]
         captions = pack(
             [row for some in rows for row in some],
@@ -146,7 +140,6 @@ class Lessons:
         lengths = [len(row) - PREFIX for some in rows for row in some]
         starts = [0, *accumulate(lengths)]
         answers = np.zeros(starts[-1], dtype=PLACE)
-        readers = [Reader(sight.decoder, sight.visual) for sight in sights]
         for part in by_length(captions):
             tokens, targets = captions.tokens[part], captions.targets[part]
             counted = targets != PAD
@@ -157,7 +150,7 @@ class Lessons:
             )
             answers["piece"][where] = top.indices.cpu().numpy()
             answers["probability"][where] = top.values.float().cpu().numpy()
-        return answers, seen(sights).cpu().numpy().astype(np.float16)
+        return answers, seen(readers).cpu().numpy().astype(np.float16)
 
 
 def _write(

@@ -8,18 +8,17 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from nanocap.distill.data.corpus import prepare
-from nanocap.distill.data.digest import file_digest
 from nanocap.distill.labelling import Options, label
 from nanocap.distill.labelling.panel import Order
 from nanocap.distill.recipes.earlier_runs import Earlier, mentioned
 from nanocap.distill.recipes.recipe import Before, Recipe, load_recipe
-from nanocap.distill.scorer.similarity import ImageTextScorer
 from nanocap.distill.teachers import kind_of
-from nanocap.distill.teachers.white_box import Guides
-from nanocap.distill.training.run import Run
+from nanocap.distill.teachers.similarity import ImageTextScorer
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import train
-from nanocap.distill.training.warm_start import Start
+from nanocap.distill.training.white_box_teachers import Guides
 from nanocap.errors import DataError, OptionError, RecipeError
+from nanocap.files.digest import file_digest
 from nanocap.progress import progress
 
 FOLDER = "before"  # below the run's own

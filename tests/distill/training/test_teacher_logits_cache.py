@@ -17,8 +17,6 @@ from nanocap.distill.data.batches import CaptionTable, Schedule, pack
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.teachers.logits_cache import TOP, Lessons
-from nanocap.distill.teachers.white_box import Guides, Watching
 from nanocap.distill.training.losses import (
     CaptionLoss,
     Guidance,
@@ -27,6 +25,8 @@ from nanocap.distill.training.losses import (
     relation,
     top_divergence,
 )
+from nanocap.distill.training.teacher_logits_cache import TOP, Lessons
+from nanocap.distill.training.white_box_teachers import Guides, Watching
 from nanocap.student import Student
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from nanocap.distill.training.devices import keep_freed_memory
+from nanocap.student.devices import keep_freed_memory
 from nanocap.student.trunk import Trunk
 
 if sys.argv[1] == "kept":

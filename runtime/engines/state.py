@@ -15,8 +15,8 @@ State: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 def fits(state: State, tensors: Sequence[StateTensor], images: int, beams: int) -> bool:
-    """Whether a state of so many images and beams has the arrays and the shapes of `tensors`."""
-    axes = {"images": images, "beams": beams, "rows": images * beams}
+    """Whether a state as it begins, of so many images and beams, is what `tensors` list."""
+    axes = {"images": images, "beams": beams, "rows": images * beams, "places": 0}
     return all(
         each.name in state
         and state[each.name].shape == tuple(axes.get(str(size), size) for size in each.shape)

@@ -9,7 +9,8 @@ from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import Tensor
 
 from nanocap.distill.data.batches import padded
-from nanocap.distill.data.tokenizer import END, PAD, REPLACED, SPECIALS
+from nanocap.distill.data.tokenizer import REPLACED
+from nanocap.student.controls import END, PAD, SPECIALS
 
 
 def self_contained(tokenizer: Tokenizer, max_pieces: int) -> Tokenizer:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from nanocap.cli import group
 from nanocap.distill.data.corpus import prepare
-from nanocap.distill.recipes.draft import SIZES, draft_recipe
+from nanocap.distill.draft import SIZES, draft_recipe
 from nanocap.distill.recipes.recipe import load_recipe
 from nanocap.errors import DataError, OptionError
 

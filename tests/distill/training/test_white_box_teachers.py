@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from nanocap.distill.data.batches import pack
-from nanocap.distill.data.tokenizer import END
 from nanocap.distill.recipes.recipe import Recipe
-from nanocap.distill.teachers.white_box import Guides, Sight, Watching
-from nanocap.distill.training.losses import CaptionLoss, Guidance, divergence, target_count
+from nanocap.distill.training.losses import CaptionLoss, Guidance, Reader, divergence, target_count
+from nanocap.distill.training.white_box_teachers import Guides, Watching
 from nanocap.student import Student
+from nanocap.student.controls import END
 
 CAPTIONS = pack([[3, 6, 20, 21, END], [3, 7, 30, END], [4, 8, 20, 30, 40, END]], [0, 1, 1])
 ONES = torch.ones(3)
@@ -39,8 +39,8 @@ def pixels() -> Tensor:
 
 def guidance(student: Student, pixels: Tensor, share: float, *others: Student) -> Guidance:
     with torch.no_grad():
-        sights = [Sight(s.decoder, s.encoder(pixels)) for s in (student, *others)]
-    return Guidance(Watching(sights), share)
+        readers = [Reader(s.decoder, s.encoder(pixels)) for s in (student, *others)]
+    return Guidance(Watching(readers), share)
 
 
 def test_divergence_is_the_textbooks() -> None:
