@@ -258,13 +258,13 @@ def _where(truth: Tensor, a: float, b: Tensor) -> Tensor:
     """coremltools takes the result's shape from `b` alone."""
     if truth.shape == b.shape:
         return NotImplemented
-    truth, b = torch.broadcast_tensors(truth, b)
-    return torch.where(truth, a, b)
+    shape = torch.broadcast_shapes(truth.shape, b.shape)
+    return torch.where(truth.expand(shape), a, b.expand(shape))
 
 
 ATEN = torch.ops.aten
 # What coremltools cannot read, or reads otherwise, in words that it can.
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     ATEN.clamp.default: _in_floats(ATEN.clamp.default, torch.int64),
     ATEN.index_select.default: _in_floats(ATEN.index_select.default, torch.bool),
     ATEN.log_softmax.int: _log_softmax,

@@ -16,7 +16,7 @@ from PIL import Image
 from nanocap.bundle.manifest import Artifact, StateTensor
 from nanocap.errors import EngineError, MissingExtraError, one_line
 from nanocap.runtime.engines.onnx import LOGITS, NEW
-from nanocap.runtime.state import State, joined, take
+from nanocap.runtime.engines.state import State, joined, take
 
 ROLES = ("begin", "step")
 # What an `.mlpackage` holds, and the part of a role that names it in the manifest: `begin` is its

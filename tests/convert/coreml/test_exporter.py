@@ -38,8 +38,8 @@ from nanocap.convert.probe import forced
 from nanocap.errors import EngineError, MissingExtraError, OptionError
 from nanocap.runtime.engines import Engine, load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES, CoreMLEngine, write_packages
+from nanocap.runtime.engines.state import State
 from nanocap.runtime.search import NONE, Options, Searcher
-from nanocap.runtime.state import State
 from nanocap.student import Dimensions
 from nanocap.student.layers import NEVER
 from nanocap.student.reducers import REDUCERS
