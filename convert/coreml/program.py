@@ -258,7 +258,7 @@ def _where(truth: Tensor, a: float, b: Tensor) -> Tensor:
     """coremltools takes the result's shape from `b` alone."""
     if truth.shape == b.shape:
         return NotImplemented
-    shape = torch.broadcast_shapes(truth.shape, b.shape)
+    shape = np.broadcast_shapes(truth.shape, b.shape)
     return torch.where(truth.expand(shape), a, b.expand(shape))
 
 
