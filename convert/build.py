@@ -103,6 +103,7 @@ def build_bundle(
         int8 or Int8Options(),
         ids=checkpoint.ids(),
         tokens=tuple(tokens),
+        beams=search.beams,
         qdq=qdq,
         report=report,
         count=count,

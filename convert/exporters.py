@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanocap import convert
-from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.manifest import Artifact, SearchDefaults
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.probe import Probe
 from nanocap.convert.quantization.int8 import Int8Options
@@ -43,6 +43,7 @@ class Job:
         ids: of tokens that are not text, by name, for a file that carries them itself.
         tokens: numbers of visual tokens to make an artifact for, each once; empty: the student's
             own, and no number in the names.
+        beams: that captions are searched with, for a backend that takes no other number.
         qdq: leave int8 of ONNX in Q/DQ pairs, as execution providers other than the CPU's take it.
         report: takes a line of progress.
         count: takes how many steps of a long part are done, and of how many.
@@ -54,6 +55,7 @@ class Job:
     int8: Int8Options = field(default_factory=Int8Options)
     ids: Mapping[str, int] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()
+    beams: int = SearchDefaults.beams
     qdq: bool = False
     report: Callable[[str], None] = lambda line: None
     count: Callable[[int, int], None] = lambda done, total: None

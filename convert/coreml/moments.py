@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from nanocap.convert.parity import EagerEngine
 from nanocap.convert.probe import Probe, batches, rollout
 from nanocap.student import Student
+from nanocap.student.search import Search
 
 ROWS = 1024  # of a layer's input, from one batch: neighbouring places of a map say much the same
 
 Moments = dict[str, Tensor]  # by layer: second moments of its input, float64 [inputs, inputs]
 
 
-def input_moments(student: Student, probe: Probe, pixels: npt.NDArray[np.uint8]) -> Moments:
+def input_moments(
+    student: Student, search: Search, probe: Probe, pixels: npt.NDArray[np.uint8]
+) -> Moments:
     """Mean of `x x^T` over the inputs of every linear layer and 1x1 convolution.
 
     Args:
@@ -45,7 +48,7 @@ def input_moments(student: Student, probe: Probe, pixels: npt.NDArray[np.uint8])
     ]
     try:
         for batch in batches(pixels):
-            for _ in rollout(EagerEngine(student), probe, batch):
+            for _ in rollout(EagerEngine(student, search), probe, batch):
                 pass
     finally:
         for hook in hooks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nanocap.bundle.manifest import Artifact
+from nanocap.bundle.manifest import Artifact, StateTensor
 from nanocap.errors import EngineError, MissingExtraError, one_line
-from nanocap.runtime.engines import Floats, Ints
+from nanocap.runtime.engines.onnx import LOGITS, NEW
+from nanocap.runtime.engines.state import State, joined, take
 
-ROLES = ("encoder", "decoder")
-# What an `.mlpackage` holds, and the part of a role that names it in the manifest: `encoder` is its
-# Manifest.json, `encoder-model` and `encoder-weights` what that names.
+ROLES = ("begin", "step")
+# What an `.mlpackage` holds, and the part of a role that names it in the manifest: `begin` is its
+# Manifest.json, `begin-model` and `begin-weights` what that names.
 PARTS = {
     "": "Manifest.json",
     "-model": "Data/com.apple.CoreML/model.mlmodel",
@@ -35,58 +36,62 @@ class Model(Protocol):
 
 
 class CoreMLEngine:
-    """The two packages of an artifact. They take one photo and one beam a call.
+    """The two packages of an artifact. They take one photo a call, and search with fixed beams.
 
     Args:
-        encoder, decoder: loaded.
+        begin, step: loaded.
+        tensors: of the artifact's state.
         held: kept as long as the engine: the folder that they were loaded from.
     """
 
-    def __init__(self, encoder: Model, decoder: Model, held: object = None) -> None:
-        self._encoder, self._decoder, self._held = encoder, decoder, held
+    def __init__(
+        self, begin: Model, step: Model, tensors: Sequence[StateTensor], held: object = None
+    ) -> None:
+        self._begin, self._step, self._tensors, self._held = begin, step, tensors, held
+        self._state = {tensor.name: tensor.type for tensor in tensors}
+        self._moved = {
+            f"{NEW}{tensor.name}": tensor.type for tensor in tensors if not tensor.constant
+        }
         self._lock = Lock()  # a Core ML model takes one call at a time
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        found = [self._run(self._encoder, {"pixels": Image.fromarray(one)}) for one in pixels]
-        return _joined(found, "cross_keys"), _joined(found, "cross_values")
-
-    def step(
+    def begin(
         self,
-        tokens: Ints,
-        position: int,
-        cross: tuple[Floats, Floats],
-        cache: tuple[Floats, Floats],
-    ) -> tuple[Floats, tuple[Floats, Floats]]:
-        images, beams = tokens.shape
-        found = []
-        for row, token in enumerate(tokens.ravel()):
-            image, own = slice(row // beams, row // beams + 1), slice(row, row + 1)
-            feeds = {
-                "tokens": np.array([[token]], np.int32),
-                "position": np.array([position], np.int32),
-                "cross_keys": cross[0][:, image],
-                "cross_values": cross[1][:, image],
-                "keys": cache[0][:, own],
-                "values": cache[1][:, own],
-            }
-            found.append(self._run(self._decoder, feeds))
-        logits = _joined(found, "logits", axis=0).reshape(images, beams, -1)
-        return logits, (_joined(found, "new_keys"), _joined(found, "new_values"))
+        pixels: npt.NDArray[np.uint8],
+        beams: int,
+        quality: int,
+        length: int,
+        length_penalty: float,
+    ) -> State:
+        controls = {
+            "quality": np.array([quality], np.int32),
+            "length": np.array([length], np.int32),
+            "length_penalty": np.array([length_penalty], np.float32),
+        }
+        feeds = ({"pixels": Image.fromarray(photo), **controls} for photo in pixels)
+        states = [self._run(self._begin, each, self._state) for each in feeds]
+        return joined(states, self._tensors)
 
-    def _run(self, model: Model, feeds: dict[str, Any]) -> dict[str, Any]:
+    def step(self, state: State, *, logits: bool = False) -> State:
+        outputs = {**self._moved, LOGITS: "float32"} if logits else self._moved
+        states = []
+        for photo in range(len(state["tokens"])):
+            one = take(state, self._tensors, np.array([photo]))
+            feeds = {name: one[name].astype(kind) for name, kind in self._state.items()}
+            found = self._run(self._step, feeds, outputs)
+            states.append(feeds | {name.removeprefix(NEW): value for name, value in found.items()})
+        return joined(states, self._tensors)
+
+    def _run(self, model: Model, feeds: dict[str, Any], outputs: Mapping[str, str]) -> State:
+        """Its outputs, of these types by name."""
         try:
             with self._lock:
-                return model.predict(feeds)
+                found = model.predict(feeds)
+            return {name: np.asarray(found[name], kind) for name, kind in outputs.items()}
         except Exception as error:  # coremltools hands on Core ML's errors as RuntimeError and more
             raise EngineError(
                 f"Core ML cannot run the model ({one_line(error)[:200]}); the bundle's models do"
                 " not fit its manifest, get the bundle again"
             ) from None
-
-
-def _joined(found: list[dict[str, Any]], name: str, axis: int = 1) -> Floats:
-    """One output of several calls; of caches and keys, images or rows are the second axis."""
-    return np.concatenate([one[name] for one in found], axis=axis, dtype=np.float32)
 
 
 def write_packages(artifact: Artifact, files: Mapping[str, bytes], folder: Path) -> list[Path]:
@@ -142,4 +147,4 @@ def load(artifact: Artifact, files: Mapping[str, bytes], threads: int | None) ->
                 f"artifact {artifact.name}: Core ML refuses {package.name}"
                 f" ({one_line(error)[:200]}); it needs macOS 14 or later, or get the bundle again"
             ) from None
-    return CoreMLEngine(models[0], models[1], folder)
+    return CoreMLEngine(models[0], models[1], artifact.state, folder)

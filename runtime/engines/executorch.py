@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from nanocap.bundle.manifest import Artifact, StateTensor
 from nanocap.errors import EngineError, EngineWarning, MissingExtraError, one_line
-from nanocap.runtime.state import State, joined, take
+from nanocap.runtime.engines.state import State, joined, take
 
 ROLE = "model"  # of the artifact's one file
 METHODS = ("begin", "step")

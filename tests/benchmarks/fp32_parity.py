@@ -60,27 +60,30 @@ def measure(
         open_package: what runs an `.mlpackage` where Core ML does not.
     """
     few = drawn_pictures(CHECKED, checkpoint.rule().size)
-    job = Job(checkpoint.probe(few, SearchDefaults()), pixels[:0], ids=checkpoint.ids())
+    probe, search = checkpoint.probe(few, SearchDefaults()), checkpoint.search()
+    job = Job(probe, search, pixels[:0], ids=checkpoint.ids())
     (made,) = load_exporter(backend).export(checkpoint.student, ["fp32"], job)
     with tempfile.TemporaryDirectory() as folder:
-        return photo_by_photo(checkpoint, _engine(made, Path(folder), open_package), pixels)
+        engine = _engine(made, Path(folder), open_package)
+        return photo_by_photo(checkpoint, engine, pixels, made.artifact.beams[0])
 
 
 def photo_by_photo(
-    checkpoint: Checkpoint, engine: Engine, pixels: npt.NDArray[np.uint8]
+    checkpoint: Checkpoint, engine: Engine, pixels: npt.NDArray[np.uint8], beams: int
 ) -> list[Parity]:
-    """An engine beside eager."""
-    eager = EagerEngine(checkpoint.student)
+    """An engine, which takes so many beams, beside eager."""
+    eager = EagerEngine(checkpoint.student, checkpoint.search())
     probe = checkpoint.probe(pixels, SearchDefaults())
     ones = (replace(probe, pixels=pixels[index : index + 1]) for index in range(len(pixels)))
-    return [compare(eager, engine, one) for one in ones]
+    return [compare(eager, engine, one, beams=beams) for one in ones]
 
 
 def is_tie(checkpoint: Checkpoint, pixels: npt.NDArray[np.uint8]) -> bool:
     """Whether the last digits of the weights decide how one photo [1, size, size, 3] is seen."""
-    eager = EagerEngine(checkpoint.student)
+    search = checkpoint.search()
+    eager = EagerEngine(checkpoint.student, search)
     probe = checkpoint.probe(pixels, SearchDefaults())
-    nudged = (EagerEngine(_nudged(checkpoint.student, seed)) for seed in range(NUDGES))
+    nudged = (EagerEngine(_nudged(checkpoint.student, seed), search) for seed in range(NUDGES))
     return any(beyond([compare(eager, other, probe)]) for other in nudged)
 
 
@@ -110,7 +113,7 @@ def same(parities: Sequence[Parity]) -> int:
 def _engine(made: Exported, folder: Path, open_package: OpenPackage) -> Engine:
     if made.artifact.backend == "coreml" and sys.platform != "darwin":
         packages = write_packages(made.artifact, made.files, folder)
-        return CoreMLEngine(*map(open_package, packages))
+        return CoreMLEngine(*map(open_package, packages), made.artifact.state)
     return load_engine(made.artifact, made.files, None)
 
 

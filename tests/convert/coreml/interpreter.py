@@ -23,26 +23,29 @@ from torch import Tensor
 from .interpreter_operators import OPERATORS
 from .interpreter_values import Values, as_kind, fits, kind_of, shape_of
 
+# What an output may be of, by the number that the file gives it.
+ARRAYS = {65568: np.float32, 131104: np.int32}
+
 
 @dataclass(frozen=True)
 class Operation:
     """One operation whose inputs are known only when it runs."""
 
-    compute: Callable[..., Tensor]
+    compute: Callable[..., Tensor | tuple[Tensor, ...]]
     fixed: Mapping[str, Any]
     names: Mapping[str, str | list[str]]  # of values, by parameter
-    output: str
-    kind: str
-    shape: tuple[int | None, ...]
+    outputs: tuple[tuple[str, str, tuple[int | None, ...]], ...]  # name, kind, shape
 
     def run(self, values: dict[str, Any]) -> None:
         inputs = {
             parameter: [values[one] for one in name] if isinstance(name, list) else values[name]
             for parameter, name in self.names.items()
         }
-        found = as_kind(self.compute(**self.fixed, **inputs), self.kind)
-        assert fits(tuple(found.shape), self.shape), f"{self.output}: {tuple(found.shape)}"
-        values[self.output] = found
+        computed = self.compute(**self.fixed, **inputs)
+        found = computed if isinstance(computed, tuple) else (computed,)
+        for value, (name, kind, shape) in zip(found, self.outputs, strict=True):
+            assert fits(tuple(value.shape), shape), f"{name}: {tuple(value.shape)}"
+            values[name] = as_kind(value, kind)
 
 
 class Interpreter:
@@ -58,6 +61,8 @@ class Interpreter:
         block = program.block_specializations[program.opset]
         self._inputs = {given.name: given.type.tensorType for given in program.inputs}
         self._outputs = list(block.outputs)
+        described = {each.name: each.type.multiArrayType for each in self.model.description.output}
+        self._types = {name: ARRAYS[described[name].dataType] for name in self._outputs}
         self._constants: dict[str, Any] = {}
         self._operations: list[Operation] = []
         for operation in block.operations:
@@ -65,7 +70,7 @@ class Interpreter:
 
     @torch.no_grad()
     def predict(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs by name, float32 arrays, of arrays and PIL images by name."""
+        """Outputs by name, float32 and int32 arrays, of arrays and PIL images by name."""
         assert set(feeds) == set(self._inputs)
         values = dict(self._constants)
         for name, given in feeds.items():
@@ -75,12 +80,11 @@ class Interpreter:
             values[name] = as_kind(torch.from_numpy(array), kind_of(declared))
         for operation in self._operations:
             operation.run(values)
-        return {name: values[name].numpy() for name in self._outputs}
+        return {name: values[name].numpy().astype(kind) for name, kind in self._types.items()}
 
     def _add(self, operation: Any) -> None:
-        (output,) = operation.outputs
-        declared = output.type.tensorType
         if operation.type == "const":
+            (output,) = operation.outputs
             self._constants[output.name] = self._values.read(operation.attributes["val"])
             return
         # Weights are unpacked once: of these operations the inputs may stand in the attributes.
@@ -98,14 +102,11 @@ class Interpreter:
                 fixed[parameter] = self._constants[arguments[0]]
             else:
                 (names[parameter],) = arguments
-        made = Operation(
-            OPERATORS[operation.type],
-            fixed,
-            names,
-            output.name,
-            kind_of(declared),
-            shape_of(declared),
+        outputs = tuple(
+            (output.name, kind_of(output.type.tensorType), shape_of(output.type.tensorType))
+            for output in operation.outputs
         )
+        made = Operation(OPERATORS[operation.type], fixed, names, outputs)
         if names:
             self._operations.append(made)
         else:

@@ -73,10 +73,56 @@ def gather(
 ) -> Tensor:
     assert int(batch_dims) == 0
     place = int(axis) % x.dim()
-    assert int(indices.min()) >= 0
-    assert int(indices.max()) < x.shape[place]
-    rows = x.index_select(place, indices.reshape(-1))
+    rows = x.index_select(place, _in_range(indices, x.shape[place]).reshape(-1))
     return rows.reshape(*x.shape[:place], *indices.shape, *x.shape[place + 1 :])
+
+
+def _in_range(indices: Tensor, length: int) -> Tensor:
+    """`validate_indices` is never asked for: what lies outside is undefined."""
+    assert int(indices.min()) >= 0
+    assert int(indices.max()) < length
+    return indices
+
+
+def gather_along_axis(
+    x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | bool = False
+) -> Tensor:
+    place = int(axis) % x.dim()
+    others = [size for other, size in enumerate(x.shape) if other != place]
+    assert others == [size for other, size in enumerate(indices.shape) if other != place]
+    return x.gather(place, _in_range(indices, x.shape[place]))
+
+
+def scatter_along_axis(
+    data: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    axis: Tensor,
+    mode: str = "add",
+    validate_indices: Tensor | bool = False,
+) -> Tensor:
+    assert mode == "add"
+    place = int(axis) % data.dim()
+    return data.scatter_add(place, _in_range(indices, data.shape[place]), updates)
+
+
+def topk(
+    x: Tensor,
+    k: Tensor,
+    axis: Tensor,
+    ascending: Any,
+    sort: Any,
+    return_indices: Any,
+    output_indices_dtype: str,
+) -> tuple[Tensor, Tensor]:
+    assert sort
+    assert return_indices
+    assert output_indices_dtype in ("int32", "uint16")
+    # of equal values the last, where eager takes another: no caption may hang on it
+    place = int(axis) % x.dim()
+    turned = x.flip(place).sort(dim=place, descending=not ascending, stable=True)
+    values, places = (each.narrow(place, 0, int(k)) for each in turned)
+    return values, x.shape[place] - 1 - places
 
 
 def slice_by_index(
@@ -160,7 +206,7 @@ def _reduction(compute: Callable[[Tensor, list[int], bool], Tensor]) -> Callable
     return reduce
 
 
-OPERATORS: dict[str, Callable[..., Tensor]] = {
+OPERATORS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "add": lambda x, y: x + y,
     "cast": cast,
     "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
@@ -168,11 +214,14 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "constexpr_lut_to_dense": constexpr_lut_to_dense,
     "conv": conv,
     "equal": lambda x, y: x == y,
+    "exp": lambda x: x.exp(),
     "expand_dims": expand_dims,
     "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, value.item()).to(
         value.dtype
     ),
+    "floor_div": lambda x, y: x.div(y, rounding_mode="floor"),
     "gather": gather,
+    "gather_along_axis": gather_along_axis,
     "gelu": gelu,
     "greater": lambda x, y: x > y,
     "greater_equal": lambda x, y: x >= y,
@@ -184,20 +233,24 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "log": lambda x, epsilon=0.0: (x + float(epsilon)).log(),
     "logical_and": lambda x, y: x & y,
     "logical_not": lambda x: ~x,
+    "logical_or": lambda x, y: x | y,
     "matmul": matmul,
     "maximum": lambda x, y: torch.maximum(x, y),
     "minimum": lambda x, y: torch.minimum(x, y),
     "mul": lambda x, y: x * y,
     "pad": pad,
+    "pow": lambda x, y: x**y,
     "real_div": lambda x, y: x / y,
     "reduce_argmax": reduce_argmax,
     "reduce_l2_norm": _reduction(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
     "reduce_max": _reduction(lambda x, axes, keep: x.amax(axes, keep)),
+    "reduce_min": _reduction(lambda x, axes, keep: x.amin(axes, keep)),
     "reduce_mean": _reduction(lambda x, axes, keep: x.mean(axes, keep)),
     "reduce_sum": _reduction(lambda x, axes, keep: x.sum(axes, keep)),
     "relu": lambda x: x.relu(),
     "relu6": lambda x: F.relu6(x),
     "reshape": reshape,
+    "scatter_along_axis": scatter_along_axis,
     "select": lambda cond, a, b: torch.where(cond.bool(), a, b),
     "slice_by_index": slice_by_index,
     "softmax": lambda x, axis: x.softmax(int(axis)),
@@ -206,6 +259,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "stack": lambda values, axis: torch.stack(values, int(axis)),
     "sub": lambda x, y: x - y,
     "tile": lambda x, reps: x.repeat(reps.tolist()),
+    "topk": topk,
     "transpose": lambda x, perm: x.permute(perm.tolist()),
     "upsample_nearest_neighbor": upsample_nearest_neighbor,
 }
