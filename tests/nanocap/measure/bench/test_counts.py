@@ -13,7 +13,7 @@ from nanocap.bundle import Bundle, default_bundle
 from nanocap.errors import MissingExtraError
 from nanocap.measure.bench.counts import Counts, count
 from nanocap.measure.bench.photos import draw_photo
-from nanocap.measure.bench.stages import Setup
+from nanocap.measure.bench.stages import POSITION, Setup
 
 HEADER = '<ir_version: 9, opset_import: ["" : 20, "com.microsoft" : 1]>'
 
@@ -255,7 +255,7 @@ STAGES = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-WIDTH, MLP, LAYERS, VISUAL, POSITIONS, VOCABULARY = 256, 4, 3, 49, 40, 4096
+WIDTH, MLP, LAYERS, VISUAL, VOCABULARY = 256, 4, 3, 49, 4096
 
 
 def trunk_by_hand() -> int:
@@ -282,7 +282,7 @@ def encoder_by_hand() -> int:
 
 def step_by_hand() -> int:
     projections = (3 + 1 + 2 + 2 * MLP) * WIDTH**2
-    attention = 2 * WIDTH * (POSITIONS + VISUAL)
+    attention = 2 * WIDTH * (POSITION + 1 + VISUAL)  # of the places there are so far
     return LAYERS * (projections + attention) + VOCABULARY * WIDTH
 
 
