@@ -20,9 +20,10 @@ from nanocap.convert.graphs.joining import SearchGraphs
 from nanocap.convert.graphs.modules import CACHES, NEW, SearchBegin, Sizes
 from nanocap.distill.teachers.rollout import drawn
 from nanocap.errors import OptionError
+from nanocap.student.controls import PREFIX
 from nanocap.student.layers import NEVER
 from nanocap.student.repeats import RepeatRule
-from nanocap.student.search import CONSTANT, PROMPT, Search, SearchState
+from nanocap.student.search import CONSTANT, Search, SearchState
 
 from .oracle import Hypothesis, Options, Repeats, search_all
 
@@ -62,7 +63,7 @@ def steps(
     photo = torch.arange(images).repeat_interleave(beams)
     past = torch.zeros(images * beams, 2, dtype=torch.int64)  # moves between rows as caches do
     while state.going.any():
-        if state.position >= PROMPT:
+        if state.position >= PREFIX:
             past = torch.cat([past[:, 1:], state.tokens.reshape(-1, 1)], 1)
         said = logits[photo, past[:, 0], past[:, 1]].reshape(images, beams, -1)
         state, rows = search.step(state, said)

@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nanocap.distill.scorer.losses import (
-    PHOTOS_AT_ONCE,
     contrast,
     likeness,
     masked_language,
     soft_targets,
 )
-from nanocap.scorer.scorer import late_interaction
+from nanocap.scorer.scorer import PHOTOS_AT_ONCE, late_interaction
 
 IMAGE = torch.tensor([0, 0, 1, 2, 2])  # the photo of each text
 POSITIVE = torch.arange(3)[:, None] == IMAGE[None, :]
