@@ -33,7 +33,7 @@ from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.engines.providers import Providers
 from nanocap.runtime.loaded import Loaded, one_a_core
-from nanocap.runtime.search import Hypothesis, Options
+from nanocap.runtime.search import Hypothesis, Options, vouched
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline
@@ -257,9 +257,9 @@ class Captioner:
         options = self._options(beams=1, length=length)
         pixels = load_image(source, self.manifest.image, max_pixels=self.max_pixels)
         shown = text = ""
-        searcher = self._model.searcher
-        for state in searcher.steps(pixels[None], options):
-            text = self.vocabulary.text(searcher.partial(state))
+        for ids in self._model.searcher.stream(pixels[None], options):
+            with vouched():
+                text = self.vocabulary.text(ids)
             # the full stop comes last, and what ends a sentence is not followed by one
             said = self.manifest.presentation.open(text)
             if len(said) > len(shown):
@@ -283,15 +283,16 @@ class Captioner:
 
     def _caption(self, pixels: Pixels, options: Options) -> list[Caption]:
         """Captions of pixels [batch, size, size, 3]."""
-        captions = []
-        for found in self._model.searcher.search(pixels, options):
-            # pieces may be cut differently and read the same
-            different: dict[str, Caption] = {}
-            for caption in map(self._worded, found):
-                different.setdefault(caption.text, caption)
-            best, *others = different.values()
-            captions.append(replace(best, alternatives=tuple(others)))
-        return captions
+        with vouched():
+            return [self._best(each) for each in self._model.searcher.search(pixels, options)]
+
+    def _best(self, found: Sequence[Hypothesis]) -> Caption:
+        """The caption of an image with its alternatives."""
+        different: dict[str, Caption] = {}  # pieces may be cut differently and read the same
+        for caption in map(self._worded, found):
+            different.setdefault(caption.text, caption)
+        best, *others = different.values()
+        return replace(best, alternatives=tuple(others))
 
     def _worded(self, found: Hypothesis) -> Caption:
         tokens = tuple(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nanocap.bundle.manifest import StateTensor
-from nanocap.errors import EngineError
+from nanocap.errors import EngineError, one_line
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.engines.state import State, fits, take
 
 NONE = -1e29  # scores below are of no hypothesis
+OTHER = "the bundle's graphs do not fit its manifest, get the bundle again"
 ENDLESS = "the model's search does not end; the bundle is damaged, get it again"
 
 
@@ -64,13 +66,16 @@ class Searcher:
     pad: int
     longest: int
 
-    def steps(self, pixels: npt.NDArray[np.uint8], options: Options) -> Iterator[State]:
-        """The state after each step, for pixels [B, size, size, 3], until no image goes on."""
+    def stream(self, pixels: npt.NDArray[np.uint8], options: Options) -> Iterator[tuple[int, ...]]:
+        """The pieces that one image's only beam has after each step; pixels [1, size, size, 3]."""
         state = self._begin(pixels, options)
         for _ in range(self.longest):
-            state = self.engine.step(state)
-            yield state
-            if not state["going"].any():
+            with vouched():
+                state = self.engine.step(state)
+                going = bool(state["going"].any())
+                pieces = self._pieces(state["ids" if going else "answer_ids"][0, 0])
+            yield pieces
+            if not going:
                 return
         raise EngineError(ENDLESS)
 
@@ -99,17 +104,12 @@ class Searcher:
                 state = take(state, self.tensors, going)
         raise EngineError(ENDLESS)
 
-    def partial(self, state: State) -> tuple[int, ...]:
-        """The pieces that one image's best beam has so far, of its only beam the final ones."""
-        kind = "ids" if state["going"].any() else "answer_ids"
-        return self._pieces(state[kind][0, 0])
-
     def _begin(self, pixels: npt.NDArray[np.uint8], options: Options) -> State:
         state = self.engine.begin(
             pixels, options.beams, options.quality, options.length, options.length_penalty
         )
         if not fits(state, self.tensors, len(pixels), options.beams):
-            raise EngineError("the bundle's graphs do not fit its manifest, get the bundle again")
+            raise EngineError(OTHER)
         return state
 
     def _answers(self, state: State, place: int, most: int) -> tuple[Hypothesis, ...]:
@@ -127,3 +127,16 @@ class Searcher:
 
     def _pieces(self, ids: npt.NDArray[np.int64]) -> tuple[int, ...]:
         return tuple(ids[(ids != self.pad) & (ids != self.end)].tolist())
+
+
+@contextmanager
+def vouched() -> Iterator[None]:
+    """Around what reads a state: graphs of any origin may give another than the manifest lists.
+
+    Raises:
+        EngineError: instead of what Python says to an array that is missing, short or of odd ids.
+    """
+    try:
+        yield
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"{OTHER} ({one_line(error)[:100]})") from None

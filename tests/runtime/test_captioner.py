@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -367,6 +368,41 @@ def other_state(kind: str, tensor: StateTensor) -> StateTensor:
         "axes": {"shape": tensor.shape[:2]},
     }
     return replace(tensor, **changes[kind])
+
+
+@pytest.mark.parametrize("kind", ["no array", "short", "odd ids"])
+def test_graphs_that_give_what_nobody_can_read(
+    kind: str, tiny_bundle: Path, tmp_path: Path, photos: list[Image.Image]
+) -> None:
+    """Neither the manifest nor the first state tells: still one line, no error from inside."""
+    bundle = Bundle(tiny_bundle)
+    artifact = bundle.manifest.artifacts[0]
+    files = {path: bundle.read(path) for path in bundle.manifest.files}
+    step = onnx.load_from_string(files[artifact.files["step"]])
+    state = artifact.state
+    if kind == "no array":
+        state = tuple(tensor for tensor in state if tensor.name != "going")
+    else:
+        for node in step.graph.node:
+            for index, name in enumerate(node.output):
+                if name == "new_answer_ids":
+                    node.output[index] = "true_answer_ids"
+        other = np.full((1, 1) if kind == "short" else (1, 1, 11), 10**6)
+        step.graph.initializer.append(onnx.numpy_helper.from_array(other, "other"))
+        step.graph.node.append(onnx.helper.make_node("Identity", ["other"], ["new_answer_ids"]))
+        for output in step.graph.output:
+            if output.name == "new_answer_ids":
+                output.type.tensor_type.ClearField("shape")
+    files[artifact.files["step"]] = step.SerializeToString()
+    changed = replace(bundle.manifest, artifacts=(replace(artifact, state=state),))
+    captioner = Captioner(write_bundle(tmp_path / "odd", changed, files))
+    for caption in (lambda: captioner(photos[0], beams=1), lambda: [*captioner.stream(photos[0])]):
+        if kind == "no array":
+            caption()  # it is there, though nobody listed it
+            continue
+        with pytest.raises(EngineError, match="do not fit its manifest") as caught:
+            caption()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["name", "length", "axis", "axes"])

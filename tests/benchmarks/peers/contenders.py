@@ -94,7 +94,7 @@ class Nanocap(Contender):
             state["bias"][..., manifest.tokens.end] = NEVER
             for _ in range(1 + tokens):  # the first step is the prompt's
                 state = searcher.engine.step(state)
-            ids = searcher.partial(state)
+            ids = state["ids"][0, 0, :tokens].tolist()
             captioner.vocabulary.text(ids)
             return len(ids)
 
