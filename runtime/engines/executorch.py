@@ -75,7 +75,7 @@ class ExecuTorchEngine:
     def _run(self, method: Any, inputs: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> State:
         import torch
 
-        tensors = [torch.from_numpy(np.require(each, requirements="CW")) for each in inputs]
+        tensors = [torch.from_numpy(np.require(each, requirements=["C", "W"])) for each in inputs]
         try:
             with self._lock:
                 found = [each.numpy() for each in method.execute(tensors)]
