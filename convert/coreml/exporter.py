@@ -23,12 +23,13 @@ from nanocap.convert.coreml.package import package_files
 from nanocap.convert.coreml.palette import PALETTES, palettized
 from nanocap.convert.coreml.program import Begin, compress, ml_program
 from nanocap.convert.exporters import Exported, Job, check_precisions
-from nanocap.convert.graphs.modules import NEW, Sizes, state_tensors
+from nanocap.convert.graphs.modules import Sizes, state_tensors
 from nanocap.convert.graphs.sessions import threads
 from nanocap.convert.graphs.visual_tokens import with_tokens
 from nanocap.convert.parity import EagerEngine, check_exact, compare
 from nanocap.runtime.engines import load_engine
 from nanocap.runtime.engines.coreml import PARTS, ROLES
+from nanocap.runtime.engines.onnx import NEW
 from nanocap.student import Student
 
 PRECISIONS = ("fp16", "fp32", *PALETTES)

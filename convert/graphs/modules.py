@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from nanocap.bundle.manifest import StateTensor
+from nanocap.runtime.engines.onnx import NEW
 from nanocap.student import Dimensions, Student
 from nanocap.student.decoder import Decoder, DecoderLayer
 from nanocap.student.search import CONSTANT, Search, SearchState
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 CACHES = ("keys", "values")
-NEW = "new_"  # in front of an output of `step` that replaces the input of that name
 
 EXAMPLE_PLACES = 5  # of a cache; any number but the lengths of other axes
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact, Manifest, StateTensor
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs.modules import NEW
+from nanocap.runtime.engines.onnx import NEW
 
 MODES: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear"},

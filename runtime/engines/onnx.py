@@ -58,13 +58,7 @@ class OnnxEngine:
         length: int,
         length_penalty: float,
     ) -> State:
-        feeds = {
-            "pixels": pixels,
-            "beams": np.array(beams),
-            "quality": np.array([quality]),
-            "length": np.array([length]),
-            "length_penalty": np.array([length_penalty], np.float32),
-        }
+        feeds = begin_feeds(pixels, beams, quality, length, length_penalty)
         return dict(zip(self._state, _run(self._begin, self._state, feeds), strict=True))
 
     def step(self, state: State, *, logits: bool = False) -> State:
@@ -75,6 +69,19 @@ class OnnxEngine:
         if logits:
             after[LOGITS] = found[-1]
         return after
+
+
+def begin_feeds(
+    pixels: npt.NDArray[np.uint8], beams: int, quality: int, length: int, length_penalty: float
+) -> State:
+    """Inputs of the graph `begin`, from the arguments of `Engine.begin`."""
+    return {
+        "pixels": pixels,
+        "beams": np.array(beams),
+        "quality": np.array([quality]),
+        "length": np.array([length]),
+        "length_penalty": np.array([length_penalty], np.float32),
+    }
 
 
 def _run(session: Any, outputs: Sequence[str], feeds: State) -> list[npt.NDArray[Any]]:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nanocap.convert.graphs.joining import SearchGraphs
-from nanocap.convert.graphs.modules import CACHES, NEW, SearchBegin, Sizes
+from nanocap.convert.graphs.modules import CACHES, SearchBegin, Sizes
 from nanocap.distill.teachers.rollout import drawn
 from nanocap.errors import OptionError
+from nanocap.runtime.engines.onnx import NEW
 from nanocap.student.controls import PREFIX
 from nanocap.student.layers import NEVER
 from nanocap.student.repeats import RepeatRule

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from nanocap.bundle.manifest import Manifest
@@ -86,19 +85,6 @@ def controls(manifest: Manifest, length: str | None = None) -> tuple[int, int, f
     """What a bundle's own search begins with: ids of quality and length, and the length penalty."""
     ids, search = manifest.controls, manifest.search
     return ids.quality[search.quality], ids.length[length or search.length], search.length_penalty
-
-
-def begin_feeds(
-    pixels: npt.NDArray[np.uint8], beams: int, quality: int, length: int, length_penalty: float
-) -> Feeds:
-    """Inputs of the graph `begin`, from the arguments of `Engine.begin`."""
-    return {
-        "pixels": pixels,
-        "beams": np.array(beams),
-        "quality": np.array([quality]),
-        "length": np.array([length]),
-        "length_penalty": np.array([length_penalty], np.float32),
-    }
 
 
 def with_outputs(model: Any, names: Iterable[str]) -> bytes:

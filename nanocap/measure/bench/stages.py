@@ -11,11 +11,12 @@ from pathlib import Path
 from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact
 from nanocap.image.image import load_image
-from nanocap.measure.bench.graphs import Feeds, begin_feeds, controls
+from nanocap.measure.bench.graphs import Feeds, controls
 from nanocap.measure.bench.photos import Photo
 from nanocap.measure.bench.timing import Task
 from nanocap.runtime.captioner import Captioner
 from nanocap.runtime.engines import load_engine
+from nanocap.runtime.engines.onnx import begin_feeds
 from nanocap.runtime.engines.state import State
 
 POSITION = 10  # a step in the middle of a sentence

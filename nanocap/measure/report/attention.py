@@ -19,7 +19,6 @@ from nanocap.errors import EngineError, MissingExtraError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource
 from nanocap.measure.bench.graphs import (
-    begin_feeds,
     controls,
     import_onnx,
     run_tensors,
@@ -27,6 +26,7 @@ from nanocap.measure.bench.graphs import (
 )
 from nanocap.measure.report.probes import Floats, NoAttention, assignments, softmaxes
 from nanocap.runtime.engines import Engine, load_engine
+from nanocap.runtime.engines.onnx import begin_feeds
 from nanocap.runtime.engines.state import State
 
 STRIDE = 16  # pixels a side of one place, as in `nanocap.student.dimensions`
