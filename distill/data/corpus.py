@@ -24,6 +24,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from nanocap.distill.data import tokenizer as pieces
+from nanocap.distill.data.concepts import ConceptWords, choose_concepts
 from nanocap.distill.data.rows import CAPTIONS, cell, has, texts
 from nanocap.distill.data.sources import Example, read_source, set_aside
 from nanocap.distill.recipes.earlier_runs import NOTHING, Earlier
@@ -67,6 +68,17 @@ class Corpus:
         except Exception as error:
             refusal = f"{folder}: not a prepared corpus; delete it and start again"
             raise DataError(refusal) from error
+
+    @cached_property
+    def concepts(self) -> ConceptWords | None:
+        """The words of the concept head; None where the recipe has none."""
+        path = self.folder / "concepts.json"
+        return ConceptWords.load(path) if path.exists() else None
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Captions without photos, normalized."""
+        return (self.folder / "texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
     @cached_property
     def _photos(self) -> mmap.mmap:
@@ -120,7 +132,12 @@ def prepare(
         captions = _write_photos(recipe.data, root, partial, before)
         given = Tokenizer.from_str(tokenizer) if tokenizer else None
         ours = given or _train(recipe.data, captions, root)
+        if recipe.data.concepts:
+            concepts = choose_concepts(captions, recipe.data.concepts)
+            concepts.save(partial / "concepts.json")
+            ours = pieces.with_words(ours, concepts.words)
         ours.save(str(partial / "tokenizer.json"))
+        _write_texts(recipe.data, root, partial)
         os.replace(partial, folder)
     return Corpus(folder)
 
@@ -146,7 +163,8 @@ def _fingerprint(data: Data, tokenizer: str, before: Earlier) -> str:
         for source in data.sources
     ]
     made = [digest for source in data.sources if (digest := before.digest(source.shards))]
-    text = json.dumps([sources, data.text, data.vocabulary, tokenizer, *made])
+    concepts = [data.concepts] if data.concepts else []
+    text = json.dumps([sources, data.text, data.vocabulary, tokenizer, *made, *concepts])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -196,7 +214,22 @@ def _storable(example: Example) -> bytes | None:
     return buffer.getvalue()
 
 
+def _write_texts(data: Data, root: Path, folder: Path) -> None:
+    """The captions without photos, but for those of photos that were set aside."""
+    rows = map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+    aside = {caption for row in rows if row["aside"] for caption in row["captions"]}
+    with (folder / "texts.txt").open("w", encoding="utf-8") as lines:
+        for several in _extra_texts(data, root):
+            if not aside.intersection(several):
+                lines.writelines(f"{text}\n" for text in several)
+
+
 def _extra_text(data: Data, root: Path) -> Iterator[str]:
+    for several in _extra_texts(data, root):
+        yield from several
+
+
+def _extra_texts(data: Data, root: Path) -> Iterator[list[str]]:
     for name in data.text:
         path = root / name
         try:
@@ -207,6 +240,6 @@ def _extra_text(data: Data, root: Path) -> Iterator[str]:
                     row = json.loads(line)
                     if not has(row, CAPTIONS):
                         raise LookupError(CAPTIONS)
-                    yield from filter(None, map(pieces.normalize, texts(cell(row, CAPTIONS))))
+                    yield [*filter(None, map(pieces.normalize, texts(cell(row, CAPTIONS))))]
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{path}: not JSON lines with captions ({error})") from error

@@ -57,6 +57,10 @@ class Photos:
         self._start(step + 1, [int(following[place]) for place in places], places)
         return normalize(np.stack([future.result() for future in ours]))
 
+    def plain(self, photos: Sequence[int]) -> Tensor:
+        """Normalized pixels of whole photos."""
+        return normalize(np.stack([squash(self.corpus.photo(p), self.size) for p in photos]))
+
     def _start(
         self, step: int, photos: Sequence[int], places: Sequence[int]
     ) -> list[Future[NDArray[np.uint8]]]:
@@ -117,6 +121,10 @@ class Maps:
         """The map [channels, S/16, S/16] of one view of a photo."""
         source, place = self._places[photo]
         return self._maps[source, view][place]
+
+    def plain(self, photos: Sequence[int]) -> Tensor:
+        """Maps [B, channels, S/16, S/16] of whole photos."""
+        return torch.from_numpy(np.stack([self.of(photo, 0) for photo in photos])).float()
 
     def inputs(self, step: int, photos: Sequence[int], places: Sequence[int]) -> Tensor:
         """Maps [B, channels, S/16, S/16] of the photos, each in a view drawn for its place."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nanocap.distill.data.keys import distinct
-from nanocap.distill.data.rows import cell, has, read_rows, texts
+from nanocap.distill.data.rows import CAPTIONS, cell, has, read_rows, texts
 from nanocap.distill.data.stores import FolderStore, Sample, Store, TarStore
 from nanocap.distill.recipes.recipe import OF_ROW, Source
 from nanocap.errors import DataError, MissingExtraError, NanocapError
@@ -76,8 +76,9 @@ def read_source(source: Source, root: Path, rejected: Rejected | None = None) ->
             there.
     """
     count = 0
+    theirs = _relabelled(source, root)
     for example in _read(source, root, rejected):
-        captions = example.captions
+        captions = theirs.get(example.key, example.captions)
         if source.drop:
             captions = tuple(c for c in captions if not re.search(source.drop, c))
         if not captions:
@@ -149,6 +150,17 @@ def _quality(source: Source, row: Mapping[str, Any], where: object) -> str:
         only = f"{', '.join(QUALITIES)}; only rows of nanocap label have one of their own"
         raise _refusal(source, f"{where} has the quality {found!r}, not one of {only}")
     return str(found)
+
+
+def _relabelled(source: Source, root: Path) -> dict[str, tuple[str, ...]]:
+    """Captions by key that take the place of those that the source has."""
+    if not source.relabelled:
+        return {}
+    found = {}
+    for row, where in read_rows(root / source.relabelled):
+        _need(source, row, CAPTIONS, where)
+        found[str(row.get("key"))] = texts(cell(row, CAPTIONS))
+    return found
 
 
 def _read_shards(source: Source, root: Path, rejected: Rejected | None) -> Iterator[Example]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import Metaspace
 
+from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.student.controls import END, SPECIALS
 
 SHORT_WORDS = 9  # a caption of at most so many words is short
@@ -38,6 +40,16 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(captions, trainer)
     return tokenizer
+
+
+def with_words(tokenizer: Tokenizer, words: Iterable[str]) -> Tokenizer:
+    """The tokenizer with a piece for each of these words; the pieces that it has keep their ids."""
+    table = json.loads(tokenizer.to_str())
+    vocabulary = table["model"]["vocab"]
+    for word in words:
+        vocabulary.setdefault(f"{WORD_MARK}{word}", len(vocabulary))
+    table["model"]["ignore_merges"] = True  # nothing merges to a piece that was only added
+    return Tokenizer.from_str(json.dumps(table))
 
 
 def length_of(caption: str) -> str:

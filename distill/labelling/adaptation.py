@@ -30,6 +30,7 @@ from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
 from nanocap.measure.metrics.facts import extract
 from nanocap.measure.metrics.facts.roles import Role
+from nanocap.student.evidence import Seen
 from nanocap.student.controls import LENGTH, PAD, PREFIX, QUALITIES, QUALITY
 
 STRANGERS = 8  # photos that stand for any other photo
@@ -42,13 +43,13 @@ class Eyes:
     """A student, and what it says of other photos.
 
     Attributes:
-        strangers: visual tokens [photos, tokens, width] of photos that a caption is not about. They
+        strangers: what the student sees of photos that a caption is not about. They
             are the same for every photo, so a word's figure depends on its photo alone.
     """
 
     student: StudentTeacher
     path: Path
-    strangers: Tensor
+    strangers: Seen
 
     @classmethod
     def load(cls, path: Path, photos: PhotoShards) -> Eyes:
@@ -78,7 +79,7 @@ class Eyes:
             OptionError, NanocapError: as `load`.
         """
         student = load(str(path))
-        return cls(student, path, _visual(student, strangers))
+        return cls(student, path, _seen(student, strangers))
 
     def gains(
         self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]
@@ -89,15 +90,16 @@ class Eyes:
         the strangers give it. A text longer than the student's has no figures for the rest.
         """
         gains = []
-        for visual_NC, several in zip(_visual(self.student, images), texts, strict=True):
-            reader = self._reader(visual_NC)
+        seen = _seen(self.student, images)
+        for photo, several in enumerate(texts):
+            reader = self._reader(seen.some(torch.tensor([photo])))
             gains.append([self._gains(reader, one) for one in several])
         return gains
 
     @torch.no_grad()
-    def _reader(self, visual_NC: Tensor) -> Reader:
+    def _reader(self, seen: Seen) -> Reader:
         """The decoder that looks at a photo, and then at the strangers."""
-        everyone = torch.cat([visual_NC.unsqueeze(0), self.strangers])
+        everyone = Seen(*map(torch.cat, zip(seen, self.strangers, strict=True)))
         return Reader(self.student.students[0].decoder, everyone)
 
     @torch.no_grad()
@@ -107,14 +109,14 @@ class Eyes:
         [ids] = encode(tokenizer, [words], model.dimensions.max_tokens - PREFIX)
         if len(ids) < 2:  # the end alone
             return []
-        photos = 1 + len(self.strangers)
+        photos = 1 + len(self.strangers.tokens)
         rows = [[QUALITY[QUALITIES[0]], LENGTH["any"], *ids]] * photos
-        captions = pack(rows, range(photos)).to(self.strangers.device)
+        captions = pack(rows, range(photos)).to(self.strangers.tokens.device)
         counted = captions.targets != PAD
         logits = reader.logits(captions.tokens, captions.image, counted)
         chosen = logits.log_softmax(-1).gather(1, captions.targets[counted].unsqueeze(1))
         logs = chosen.reshape(photos, -1)
-        others = logs[1:].logsumexp(0) - float(np.log(len(self.strangers)))
+        others = logs[1:].logsumexp(0) - float(np.log(photos - 1))
         return _by_word((logs[0] - others).tolist(), [tokenizer.id_to_token(i) or "" for i in ids])
 
 
@@ -187,9 +189,9 @@ def _by_word(gains: Sequence[float], spoken: Sequence[str]) -> list[float]:
 
 
 @torch.no_grad()
-def _visual(student: StudentTeacher, images: Sequence[Image.Image]) -> Tensor:
+def _seen(student: StudentTeacher, images: Sequence[Image.Image]) -> Seen:
     model = student.students[0]
     size = model.dimensions.image_size
     pixels = to_pixels(np.stack([squash(image, size) for image in images]))
-    visual: Tensor = model.encoder(pixels.to(student.device))
-    return visual.float()
+    seen: Seen = model.encoder(pixels.to(student.device))
+    return seen._replace(tokens=seen.tokens.float())

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.recipes.records import build, chosen, read_toml
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.controls import QUALITIES
 from nanocap.student.dimensions import PRESETS, Dimensions
 
+EVIDENCE = 8  # words that a decoder is told of, unless a recipe says otherwise
 OF_ROW = "row"  # as the quality of a source: each row names its own
 NAME = re.compile("[a-z0-9][a-z0-9-]*")  # of a folder
 FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
@@ -45,6 +47,7 @@ class Source:
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
+    relabelled: str = ""  # JSON lines of `key` and `captions`, which take the place of the photo's own
     drop: str = ""  # leave out captions that match this regular expression
     licence: str = ""
 
@@ -57,6 +60,7 @@ class Data:
     root: str = "."  # folder that `shards`, `table`, `folder` and `text` are relative to
     text: tuple[str, ...] = ()  # more caption text for the tokenizer: .jsonl or .jsonl.gz
     vocabulary: int = 4096  # pieces at most: as many as the captions have
+    concepts: int = 0  # words that a concept head learns; besides, it knows ImageNet's. 0: no head
     tokenizer: str = ""  # a finished student whose tokenizer is shared, beside the recipe
 
 
@@ -67,7 +71,7 @@ class Stage:
     name: str
     kind: str  # a key of distill.stages.STAGES
     steps: int
-    train: tuple[str, ...] = ("decoder", "encoder", "upper")  # groups: also "lower"
+    train: tuple[str, ...] = ("decoder", "encoder", "concepts", "upper")  # groups: also "lower"
     batch: int = 64  # photos a step, over all processes together
     lr: float = 5e-4
     trunk_lr: float = 1e-4  # for "upper" and "lower"
@@ -89,6 +93,9 @@ class Stage:
     imitation: float = 0.0  # weight of seeing in a photo what the `teachers` see
     relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
+    naming: float = 0.0  # weight of the concept head's loss
+    texts: int = 0  # supervised: captions without photos (of `data.text`) that join a step
+    swapped: float = 0.0  # share of these in which a noun gives way to one that captions rarely have
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -122,6 +129,7 @@ class Recipe:
     seed: int = 0
     imagenet: str = "efficientnet-lite0"  # packages or files of weights, as the trunk's parts
     start: str = ""  # a finished student to go on from instead, beside the recipe
+    fresh: bool = False  # with `start`: the trunk has ImageNet's weights all the same
     teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
     scorer: str = ""  # a finished scorer, beside the recipe
     monitor: str = ""  # source whose `aside` photos are captioned while training
@@ -137,6 +145,13 @@ class Recipe:
             return Dimensions.from_dict({**values, **self.student})
         except NanocapError as error:
             raise RecipeError(f"[student]: {error}") from error
+
+    def with_concepts(self, concepts: ConceptWords | None) -> Mapping[str, Any]:
+        """`student`, with the numbers of words that a concept head knows."""
+        if concepts is None:
+            return self.student
+        counts = {"concepts": len(concepts.words), "words": concepts.learned}
+        return {"evidence": EVIDENCE, **self.student, **counts}
 
     def fingerprint(self, before: tuple[str, ...] = ()) -> str:
         """Hash of all that decides the run's numbers.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nanocap.student import Student
 from nanocap.student.controls import END, LENGTH, PAD, QUALITY, SPECIALS
+from nanocap.student.evidence import Seen, has_said, with_copies
 from nanocap.student.layers import NEVER
 from nanocap.student.search import Choice, Search, likeliest
 
@@ -31,17 +32,17 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def roll_out(student: Student, visual_BNC: Tensor, captions: int, sample: bool) -> list[list[int]]:
+def roll_out(student: Student, seen: Seen, captions: int, sample: bool) -> list[list[int]]:
     """Pieces of `captions` captions a photo, each with its end token unless it was cut.
 
     Args:
-        visual_BNC: visual tokens of B photos.
+        seen: what its encoder makes of B photos.
         sample: draw from the distribution; otherwise take the likeliest piece.
     Returns:
         B * captions rows, those of one photo side by side.
     """
     choice = drawn if sample else likeliest
-    ids, _ = _search([student], [visual_BNC], captions, beams=1, choice=choice)
+    ids, _ = _search([student], [seen], captions, beams=1, choice=choice)
     return [[piece for piece in row if piece != PAD] for row in ids.flatten(0, 1).tolist()]
 
 
@@ -57,8 +58,8 @@ def beam_search(
         pixels_BCHW: normalized, as all of the students expect them.
         length_penalty: see `nanocap.student.search`.
     """
-    visual = [student.encoder(pixels_BCHW) for student in students]
-    ids, scores = _search(students, visual, 1, beams, penalty=length_penalty)
+    seen = [student.encoder(pixels_BCHW) for student in students]
+    ids, scores = _search(students, seen, 1, beams, penalty=length_penalty)
     return [
         [
             Hypothesis(tuple(piece for piece in row if piece not in (PAD, END)), score)
@@ -91,7 +92,7 @@ def to_texts(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
 
 def _search(
     students: Sequence[Student],
-    visual: Sequence[Tensor],
+    several: Sequence[Seen],
     captions: int,
     beams: int,
     *,
@@ -103,10 +104,10 @@ def _search(
     Returns:
         pieces [B, captions * beams, T], `PAD` behind them, and scores [B, captions * beams].
     """
-    photos, device = len(visual[0]), visual[0].device
+    photos, device = len(several[0].tokens), several[0].tokens.device
     members = [
         _Decoding(student, seen, captions * beams)
-        for student, seen in zip(students, visual, strict=True)
+        for student, seen in zip(students, several, strict=True)
     ]
     dimensions = students[0].dimensions
     longest = min(LONGEST, *(student.dimensions.max_tokens for student in students)) - 1
@@ -120,7 +121,8 @@ def _search(
     scores = state.answer_scores.reshape(photos, captions * beams)
     left = torch.arange(photos, device=device)  # photos of which some caption has not ended
     while len(left):
-        said = _mean_logits(members, state.tokens.reshape(len(left), -1))
+        rows_of = (len(left), captions * beams)
+        said = _mean_logits(members, state.tokens.reshape(rows_of), state.ids.reshape(*rows_of, -1))
         state, rows = search.step(state, said.reshape(len(left) * captions, beams, -1))
         ids[left] = state.answer_ids.reshape(len(left), captions * beams, longest)
         scores[left] = state.answer_scores.reshape(len(left), captions * beams)
@@ -140,36 +142,42 @@ def _search(
 class _Decoding:
     """A student's decoder while it speaks: some captions of each photo, caches that grow."""
 
-    def __init__(self, student: Student, visual_BNC: Tensor, captions: int):
+    def __init__(self, student: Student, seen: Seen, captions: int):
         self._decoder = student.decoder
-        self._cross = student.decoder.cross(visual_BNC)
-        layers, photos = self._cross[0].shape[:2]
+        self._memory = student.decoder.cross(seen)
+        layers, photos = self._memory.keys.shape[:2]
         width = student.dimensions.widths.decoder_attention
-        self._keys = self._cross[0].new_zeros(layers, photos * captions, 0, width)
+        self._keys = self._memory.keys.new_zeros(layers, photos * captions, 0, width)
         self._values = self._keys
 
-    def step(self, tokens_BK: Tensor) -> Tensor:
-        """Logits [B, K, V] of the next piece; pieces that are no text are out of reach."""
+    def step(self, tokens_BK: Tensor, ids_BKT: Tensor) -> Tensor:
+        """Logits [B, K, V] of the next piece; pieces that are no text are out of reach.
+
+        Args:
+            ids_BKT: the pieces of each caption so far.
+        """
         here = torch.tensor([self._keys.shape[2]], device=tokens_BK.device)
         # a position attends to what is there: the cache is no longer than that
         keys, values = (F.pad(cache, (0, 0, 0, 1)) for cache in (self._keys, self._values))
-        logits, self._keys, self._values = self._decoder.step(
-            tokens_BK, here, *self._cross, keys, values
+        logits, copies, self._keys, self._values = self._decoder.step(
+            tokens_BK, here, self._memory, keys, values
         )
-        scores = logits.float()
+        scores, evidence = logits.float(), self._memory.evidence
+        if evidence.shape[1]:
+            said = has_said(ids_BKT, evidence)
+            scores = with_copies(scores, copies.float(), evidence, said)
         scores[..., NO_TEXT] = float("-inf")
         return scores
 
     def go_on(self, rows: Tensor, photos: Tensor) -> None:
         """Let each caption go on from the cache of another row, of some photos only."""
         self._keys, self._values = self._keys[:, rows], self._values[:, rows]
-        keys, values = self._cross
-        self._cross = keys[:, photos], values[:, photos]
+        self._memory = self._memory.some(photos)
 
 
-def _mean_logits(members: Sequence[_Decoding], tokens_BK: Tensor) -> Tensor:
+def _mean_logits(members: Sequence[_Decoding], tokens_BK: Tensor, ids_BKT: Tensor) -> Tensor:
     """Logits [B, K, V] of the members' mean probability."""
     if len(members) == 1:
-        return members[0].step(tokens_BK)
-    said = (member.step(tokens_BK).softmax(-1) for member in members)
+        return members[0].step(tokens_BK, ids_BKT)
+    said = (member.step(tokens_BK, ids_BKT).softmax(-1) for member in members)
     return (sum(said, torch.zeros(())) / len(members)).clamp_min(1e-20).log()

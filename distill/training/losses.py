@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -15,6 +15,7 @@ from nanocap.distill.data.batches import Captions
 from nanocap.student import Student
 from nanocap.student.controls import PAD
 from nanocap.student.decoder import Decoder
+from nanocap.student.evidence import Seen, with_copies
 
 LENGTH_PARTS = 4
 LEAST = 1e-5  # probability of all pieces that are not named, so that its logarithm exists
@@ -65,6 +66,8 @@ class CaptionLoss(nn.Module):
         smoothing: float,
         advantage: Tensor,
         guidance: Guidance | None = None,
+        told: tuple[Tensor, Tensor] | None = None,
+        naming: Callable[[Seen], Tensor] | None = None,
     ) -> Tensor:
         """Sum over the target tokens of label-smoothed cross-entropy, weighted by row.
 
@@ -75,13 +78,21 @@ class CaptionLoss(nn.Module):
             advantage: [rows]; ones for supervised training. Self-critical training weighs the
                 log-probability of a sampled row by how much better than its peers it scored.
             guidance: teachers to learn from beside the captions.
+            told: evidence [T, E] and its certainty, of texts without photos, whose rows belong to
+                "photos" B to B + T - 1.
+            naming: the loss of the concept head.
         """
         encoder = self.student.encoder
-        visual = encoder.from_map(inputs) if from_maps else encoder(inputs)
+        photos = encoder.from_map(inputs) if from_maps else encoder(inputs)
         decoder = self.student.decoder
-        total = cross_entropy(decoder, visual, captions, smoothing, advantage, guidance)
+        seen = photos if told is None else decoder.and_texts(photos, *told)
+        total = seen.tokens.new_zeros((), dtype=torch.float32)
+        if len(captions.image):
+            total = cross_entropy(decoder, seen, captions, smoothing, advantage, guidance)
+        if naming is not None:
+            total = total + naming(photos) * max(1, target_count(captions))
         if guidance is not None and (guidance.imitation or guidance.relation):
-            ours, theirs = visual.float().mean(1), guidance.teaching.seen
+            ours, theirs = photos.tokens.float().mean(1), guidance.teaching.seen
             looks = guidance.imitation * imitation(ours, theirs)
             looks = looks + guidance.relation * relation(ours, theirs)
             total = total + looks * target_count(captions)
@@ -90,15 +101,15 @@ class CaptionLoss(nn.Module):
 
 def cross_entropy(
     decoder: Decoder,
-    visual_BNC: Tensor,
+    seen: Seen,
     captions: Captions,
     smoothing: float,
     advantage: Tensor,
     guidance: Guidance | None = None,
 ) -> Tensor:
-    """The sum that `CaptionLoss` gives, from visual tokens on."""
-    ours = Reader(decoder, visual_BNC)
-    total = visual_BNC.new_zeros((), dtype=torch.float32)
+    """The sum that `CaptionLoss` gives, from what the encoder sees on."""
+    ours = Reader(decoder, seen)
+    total = seen.tokens.new_zeros((), dtype=torch.float32)
     for part in by_length(captions):
         tokens, targets = captions.tokens[part], captions.targets[part]
         image = captions.image[part]
@@ -178,15 +189,24 @@ def _turn(channels: int, width: int) -> Tensor:
 class Reader:
     """A decoder that looks at the photos of a batch."""
 
-    def __init__(self, decoder: Decoder, visual_BNC: Tensor):
-        self.decoder, self.visual = decoder, visual_BNC
-        self.keys, self.values = decoder.cross(visual_BNC)
+    def __init__(self, decoder: Decoder, seen: Seen):
+        self.decoder, self.seen, self.memory = decoder, seen, decoder.cross(seen)
 
     def logits(self, tokens: Tensor, image: Tensor, counted: Tensor) -> Tensor:
         """Float logits [counted, V] of rows [rows, T] about the photos `image`."""
-        keys, values = self.keys[:, image], self.values[:, image]
-        states = self.decoder.states(tokens.unsqueeze(1), keys, values)
-        return self.decoder.logits(states.squeeze(1)[counted]).float()
+        memory = self.memory.some(image)
+        states = self.decoder.states(tokens.unsqueeze(1), memory.keys, memory.values)
+        normed = self.decoder.norm(states.squeeze(1))
+        logits = self.decoder.logits(normed[counted]).float()
+        evidence = memory.evidence
+        if not evidence.shape[1]:
+            return logits
+        copies = self.decoder.copies(normed, memory.copy_keys).float()[counted]  # [counted, E]
+        # whether a word has been fed by then
+        said = (tokens.unsqueeze(2) == evidence.unsqueeze(1)).cumsum(1)[counted] > 0
+        evidence = evidence.unsqueeze(1).expand(-1, tokens.shape[1], -1)[counted]
+        of_one = (each.unsqueeze(1) for each in (logits, copies))
+        return with_copies(*of_one, evidence, said.unsqueeze(1)).squeeze(1)
 
 
 def by_length(captions: Captions) -> tuple[Tensor, ...]:

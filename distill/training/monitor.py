@@ -58,14 +58,14 @@ class Monitor:
         for first in range(0, len(self.rows), CHUNK):
             images = [self.corpus.photo(row) for row in self.rows[first : first + CHUNK]]
             pixels = normalize(np.stack([squash(image, size) for image in images])).to(device)
-            visual = self.student.encoder(pixels)
-            rows = roll_out(self.student, visual, 1, sample=False)
+            seen = self.student.encoder(pixels)
+            rows = roll_out(self.student, seen, 1, sample=False)
             texts += to_texts(self.corpus.tokenizer, rows)
             written = self.written[first : first + CHUNK]
             image = [i for i, several in enumerate(written) for _ in several]
             captions = pack([row for several in written for row in several], image).to(device)
             ones = torch.ones(len(image), device=device)
-            loss += float(cross_entropy(self.student.decoder, visual, captions, 0.0, ones))
+            loss += float(cross_entropy(self.student.decoder, seen, captions, 0.0, ones))
             pieces += target_count(captions)
         scores = map(self.cider.score, texts, self.references)
         looked = {

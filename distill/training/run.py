@@ -8,6 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.teachers.similarity import ImageTextScorer
@@ -17,6 +22,7 @@ from nanocap.errors import RecipeError
 from nanocap.files.digest import file_digest
 from nanocap.student import Dimensions, Student
 from nanocap.student.controls import LENGTH, QUALITY
+from nanocap.student.dimensions import OF_EVIDENCE
 
 WITHOUT_WEIGHTS = ("reducer", "keep")  # a student may go on with fewer tokens, or reduced otherwise
 
@@ -37,15 +43,21 @@ class Start:
         self.tokenizer = metadata["tokenizer"]
         self.training: dict[str, Any] = json.loads(metadata.get("training", "{}"))
 
+    @property
+    def has_concepts(self) -> bool:
+        """Whether it has a concept head."""
+        return bool(self._student.dimensions.evidence)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file."""
         return file_digest(self.path)
 
-    def student(self, dimensions: Dimensions) -> Student:
+    def student(self, dimensions: Dimensions, tokenizer: Tokenizer | None = None) -> Student:
         """The student, with the reduction of tokens that the recipe asks for.
 
-        What was pruned stays so, whether the recipe says it or not.
+        What was pruned stays so, whether the recipe says it or not. One without a concept head gets
+        a new one, and the pieces of its words.
 
         Raises:
             RecipeError: its weights are of other dimensions.
@@ -53,15 +65,31 @@ class Start:
         if dimensions.pruned is None:
             dimensions = replace(dimensions, pruned=self._student.dimensions.pruned)
         theirs, ours = self._student.dimensions.to_dict(), dimensions.to_dict()
+        grows = dimensions.evidence and not self._student.dimensions.evidence
+        new = ("vocabulary", *OF_EVIDENCE) if grows else ()
         for name, value in ours.items():
             found = theirs.get(name, "nothing")  # of what only a pruned student has
-            if name not in WITHOUT_WEIGHTS and found != value:
+            if name not in (*WITHOUT_WEIGHTS, *new) and found != value:
                 raise RecipeError(
                     f"start: {self.path} has {name} {found}, but the recipe asks for {value}"
                 )
         student = Student(dimensions)
-        student.load_state_dict(self._student.state_dict())
+        state = self._student.state_dict()
+        if grows:
+            assert tokenizer is not None
+            name = "decoder.embedding.weight"
+            state[name] = self._grown(state[name], tokenizer)
+            state = {**student.state_dict(), **state}  # what is new stays as it was drawn
+        student.load_state_dict(state)
         return student
+
+    def _grown(self, embedding_VC: Tensor, tokenizer: Tokenizer) -> Tensor:
+        """With rows for the pieces that a tokenizer has more: means of what they were before."""
+        ours = Tokenizer.from_str(self.tokenizer)
+        count = len(embedding_VC)
+        added = [tokenizer.id_to_token(i) for i in range(count, tokenizer.get_vocab_size())]
+        old = [ours.encode(piece.removeprefix(WORD_MARK)).ids for piece in added]
+        return torch.cat([embedding_VC, *(embedding_VC[ids].mean(0, True) for ids in old)])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ To add a kind, write a class with `target` and register it in `STAGES`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.losses import target_count
 from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward, Reward
 from nanocap.student import Student
-from nanocap.student.controls import QUALITY
+from nanocap.student.controls import PREFIX, QUALITY
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class Target:
     smoothing: float
     count: int  # target tokens that the loss is divided by
     metrics: dict[str, float]
+
+    def and_rows(self, rows: Sequence[Sequence[int]], photos: int) -> Target:
+        """With rows of texts, as if each were of a photo behind the others."""
+        image = [*self.captions.image.tolist(), *range(photos, photos + len(rows))]
+        captions = pack(_rows(self.captions) + list(rows), image)
+        advantage = torch.cat([self.advantage, torch.ones(len(rows))])
+        return replace(
+            self, captions=captions, advantage=advantage, count=target_count(captions)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,19 @@ class Supervised:
         weight = torch.ones(len(captions.image))
         smoothing = self.context.stage.label_smoothing
         return Target(captions, weight, smoothing, target_count(captions), {})
+
+
+class NamingAlone:
+    """No captions: the concept head learns, and what lies before it (`Stage.naming`)."""
+
+    def __init__(self, context: Context): ...
+
+    def target(
+        self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool
+    ) -> Target:
+        nothing = torch.zeros(0, PREFIX, dtype=torch.int64)
+        captions = Captions(nothing, nothing, torch.zeros(0, dtype=torch.int64))
+        return Target(captions, torch.ones(0), 0.0, 1, {})
 
 
 class SelfCritical:
@@ -131,11 +153,15 @@ class SelfCritical:
     @torch.no_grad()
     def _samples(self, inputs: Tensor, maps: bool) -> list[list[int]]:
         encoder = self.context.student.encoder
-        visual = encoder.from_map(inputs) if maps else encoder(inputs)
-        return roll_out(self.context.student, visual, self.context.stage.samples, sample=True)
+        seen = encoder.from_map(inputs) if maps else encoder(inputs)
+        return roll_out(self.context.student, seen, self.context.stage.samples, sample=True)
 
 
-STAGES: dict[str, type[StageKind]] = {"supervised": Supervised, "self-critical": SelfCritical}
+STAGES: dict[str, type[StageKind]] = {
+    "naming": NamingAlone,
+    "supervised": Supervised,
+    "self-critical": SelfCritical,
+}
 
 
 def _references(

@@ -27,14 +27,16 @@ from nanocap.distill.training.checkpoint import (
 from nanocap.distill.training.journal import Journal
 from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
 from nanocap.distill.training.monitor import Floor, Monitor
+from nanocap.distill.training.naming import Names, found_head, look_for_concepts
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
 from nanocap.distill.training.teacher_logits_cache import Lessons
+from nanocap.distill.training.text_evidence import TextEvidence
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.student import Student
 
-GROUPS = ("decoder", "encoder", "upper", "lower")  # of parameters
+GROUPS = ("decoder", "encoder", "concepts", "upper", "lower")  # of parameters
 
 
 def train(run: Run, accelerator: Accelerator) -> Path:
@@ -87,11 +89,15 @@ def _first_student(run: Run) -> Student:
     recipe = run.recipe
     torch.manual_seed(recipe.seed)
     if run.start is not None:
-        return run.start.student(recipe.dimensions())
-    student = Student(recipe.dimensions())
-    if recipe.imagenet:
+        student = run.start.student(recipe.dimensions(), run.corpus.tokenizer)
+    else:
+        student = Student(recipe.dimensions())
+    if recipe.imagenet and (run.start is None or recipe.fresh):
         trunk, name = student.encoder.trunk, student.dimensions.trunk
         pretrained_trunks.load_into(trunk, name, recipe.imagenet, run.beside)
+    new = run.start is None or not run.start.has_concepts
+    if student.dimensions.evidence and new:
+        found_head(student, run.corpus, recipe.imagenet)
     return student
 
 
@@ -114,6 +120,11 @@ def _train_stage(
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
     # behind the optimizer and the average, which have no part in them; part of the checkpoint
     masks = Masks(student, stage.keep) if stage.keep < 1 else None
+    names = Names(run.corpus, run.recipe, stage.naming).to(device) if stage.naming else None
+    texts = None
+    if stage.texts:  # as the stage begins: so that a resumed one draws the same
+        found = look_for_concepts(run.corpus, student, feed)
+        texts = TextEvidence(run.corpus, found, student.dimensions.max_tokens, stage.swapped)
     first = 0
     position = read_position(run.checkpoint)
     if position is not None and position.stage == index:
@@ -155,6 +166,13 @@ def _train_stage(
         with accelerator.autocast():
             inputs = feed.inputs(step, photos, places).to(device)
             target = kind.target(step, photos, places, inputs, feed.from_maps)
+            told = None
+            if texts is not None:
+                share = len(range(stage.texts)[rank::world])
+                rows, *drawn = texts.rows(share, schedule.random(step, rank, 3))
+                target = target.and_rows(rows, len(photos))
+                told = drawn[0].to(device), drawn[1].to(device)
+            naming = None if names is None else names.of(photos, inputs, feed.from_maps)
             guidance = None
             if guides is not None:
                 teaching: Teaching = (
@@ -171,6 +189,8 @@ def _train_stage(
                 target.smoothing,
                 target.advantage.to(device),
                 guidance,
+                told,
+                naming,
             )
         count = accelerator.reduce(torch.tensor(float(target.count), device=device), "sum")
         loss = total * world / count  # the mean over processes is the mean over all tokens
@@ -223,10 +243,13 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
     trunk = student.encoder.trunk
-    of_trunk = {id(parameter) for parameter in trunk.parameters()}
+    head = student.encoder.concepts
+    concepts = [] if head is None else list(head.parameters())
+    apart = {id(parameter) for parameter in (*trunk.parameters(), *concepts)}
     named = {
         "decoder": list(student.decoder.parameters()),
-        "encoder": [p for p in student.encoder.parameters() if id(p) not in of_trunk],
+        "encoder": [p for p in student.encoder.parameters() if id(p) not in apart],
+        "concepts": concepts,
         "upper": trunk.upper_parameters(),
         "lower": trunk.lower_parameters(),
     }
@@ -241,7 +264,8 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
         for decays in (True, False):
             chosen = [p for p in parameters if (p.dim() > 1) == decays]
             decay = stage.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
+            if chosen:
+                groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
     return groups
 
 
@@ -250,5 +274,5 @@ def _average(average: dict[str, Tensor], student: Student, decay: float, step: i
     """Move the averaged weights; early on they follow more closely."""
     decay = min(decay, (1 + step) / (10 + step))
     theirs = student.state_dict()
-    names = list(average)
+    names = [name for name, tensor in average.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([average[n] for n in names], [theirs[n] for n in names], 1 - decay)

@@ -63,8 +63,8 @@ class Guides:
         readers = []
         for guide, x in zip(self.students, inputs, strict=True):
             guide.to(x.device)
-            visual = guide.encoder.from_map(x) if from_maps else guide.encoder(x)
-            readers.append(Reader(guide.decoder, visual))
+            ours = guide.encoder.from_map(x) if from_maps else guide.encoder(x)
+            readers.append(Reader(guide.decoder, ours))
         return readers
 
     def watch(self, pixels_BCHW: Tensor) -> Watching:
@@ -89,7 +89,7 @@ class Watching:
 
 def seen(readers: Sequence[Reader]) -> Tensor:
     """The teachers' mean visual tokens [B, channels], each scaled to length one, side by side."""
-    pooled = [reader.visual.float().mean(1) for reader in readers]
+    pooled = [reader.seen.tokens.float().mean(1) for reader in readers]
     return torch.cat([one / one.norm(dim=1, keepdim=True) for one in pooled], dim=1)
 
 

@@ -46,4 +46,4 @@ class NanocapEncoder(PreTrainedModel):  # type: ignore[misc]  # transformers is 
                 f" {size} pixels; use its image processor"
             )
         x_BCHW = (pixel_values.to(self.dtype) - PIXEL_MEAN) / PIXEL_STD
-        return BaseModelOutput(last_hidden_state=self.encoder(x_BCHW))
+        return BaseModelOutput(last_hidden_state=self.encoder(x_BCHW).tokens)

@@ -36,6 +36,6 @@ class ImageTower(nn.Module):
 
     def from_map(self, middle_BCHW: Tensor) -> Embedded:
         """The trunk's middle map (see `Trunk.lower`)."""
-        visual = self.encoder.from_map(middle_BCHW)
+        visual = self.encoder.from_map(middle_BCHW).tokens
         tokens = F.normalize(self.match(visual).float(), dim=2)
         return Embedded(F.normalize(self.pool(visual).float(), dim=1), tokens)

@@ -12,14 +12,38 @@ Keys and values have the student's width, or what pruning left of it: the cache'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanocap.student.dimensions import Dimensions
+from nanocap.student.controls import PAD
+from nanocap.student.evidence import Seen, has_said, with_copies
 from nanocap.student.layers import MASKED, MLP, attend
+
+LEAST_SURE = -9.0  # a log probability, so that certainty goes in as a number of about one
+
+
+class Memory(NamedTuple):
+    """What the decoder keeps of photos.
+
+    Attributes:
+        keys, values: of cross-attention, each [layers, B, memory tokens, cross width].
+        evidence: int64 [B, E], pieces of the words that can be copied.
+        copy_keys: [B, E, width], what copying them attends to.
+    """
+
+    keys: Tensor
+    values: Tensor
+    evidence: Tensor
+    copy_keys: Tensor
+
+    def some(self, photos: Tensor) -> Memory:
+        """Of some of the photos, int64 [B']."""
+        keys, values = self.keys[:, photos], self.values[:, photos]
+        return Memory(keys, values, self.evidence[photos], self.copy_keys[photos])
 
 
 class DecoderLayer(nn.Module):
@@ -88,17 +112,51 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dimensions.width)
         self.dropout = nn.Dropout(dropout)
+        # what stands for the visual tokens of a text that has no photo (Fei et al. 2023, MultiCapCLIP)
+        self.nothing = nn.Parameter(torch.zeros(dimensions.width)) if dimensions.evidence else None
+        self.copying = Copying(dimensions) if dimensions.evidence else None
 
-    def cross(self, visual_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of cross-attention, each [layers, B, N, cross width]: once a photo."""
+    def cross(self, seen: Seen) -> Memory:
+        """What the decoder attends to: once a photo."""
         layers = cast(Sequence[DecoderLayer], self.layers)
-        keys = torch.stack([layer.cross_key(visual_BNC) for layer in layers])
-        values = torch.stack([layer.cross_value(visual_BNC) for layer in layers])
-        return keys, values
+        memory_BNC = seen.tokens
+        copy_keys = memory_BNC.new_zeros(len(memory_BNC), 0, memory_BNC.shape[2])
+        if self.copying is not None:
+            told = self.copying(self.embedding(seen.evidence), seen.certainty)
+            memory_BNC = torch.cat([memory_BNC, told.to(memory_BNC.dtype)], 1)
+            copy_keys = self.copying.key(told)
+        keys = torch.stack([layer.cross_key(memory_BNC) for layer in layers])
+        values = torch.stack([layer.cross_value(memory_BNC) for layer in layers])
+        return Memory(keys, values, seen.evidence, copy_keys)
 
-    def forward(self, tokens_BKT: Tensor, cross_keys: Tensor, cross_values: Tensor) -> Tensor:
+    def and_texts(self, seen: Seen, evidence: Tensor, certainty: Tensor) -> Seen:
+        """Photos, and behind them texts that have none: all that is seen of these is evidence.
+
+        Args:
+            evidence, certainty: [T, E], of T texts; see `Seen`.
+        """
+        texts, (_, tokens, width) = len(evidence), seen.tokens.shape
+        nothing = self.nothing.to(seen.tokens.dtype).expand(texts, tokens, width)
+        return Seen(
+            torch.cat([seen.tokens, nothing]),
+            torch.cat([seen.evidence, evidence]),
+            torch.cat([seen.certainty, certainty]),
+            seen.classes,
+            seen.words,
+        )
+
+    def forward(self, tokens_BKT: Tensor, memory: Memory) -> Tensor:
         """Logits after every position: [images, captions, T, vocabulary]; see `states`."""
-        return self.logits(self.states(tokens_BKT, cross_keys, cross_values))
+        images, captions, length = tokens_BKT.shape
+        states = self.states(tokens_BKT, memory.keys, memory.values)
+        rows = self.norm(states).reshape(images, captions * length, -1)
+        logits, copies = self.logits(rows), self.copies(rows, memory.copy_keys)
+        if self.copying is not None:
+            places = torch.arange(length, device=tokens_BKT.device)
+            past = torch.where(places <= places.unsqueeze(1), tokens_BKT.unsqueeze(2), PAD)
+            said = has_said(past.reshape(images, -1, length), memory.evidence)
+            logits = with_copies(logits, copies, memory.evidence, said)
+        return logits.reshape(images, captions, length, -1)
 
     def states(self, tokens_BKT: Tensor, cross_keys: Tensor, cross_values: Tensor) -> Tensor:
         """The last layer's state at every position, for training: `logits` of those that count.
@@ -121,20 +179,20 @@ class Decoder(nn.Module):
         self,
         tokens_BK: Tensor,
         position: Tensor,
-        cross_keys: Tensor,
-        cross_values: Tensor,
+        memory: Memory,
         keys: Tensor,
         values: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One position for every beam, with the cache passed in and out.
 
         Args:
             tokens_BK: int64 [images, beams], the token at `position`.
             position: int64 [1], the same for all.
-            cross_keys, cross_values: [layers, images, visual tokens, cross width].
+            memory: from `cross`.
             keys, values: cache [layers, images * beams, max_tokens, cache width].
         Returns:
-            logits [images, beams, vocabulary] and the cache with this position written.
+            logits [images, beams, vocabulary] of generating, those [images, beams, E] of copying,
+            and the cache with this position written.
         """
         images, beams = tokens_BK.shape
         places = torch.arange(keys.shape[2], device=keys.device)
@@ -144,12 +202,36 @@ class Decoder(nn.Module):
         new_keys, new_values = [], []
         for index, layer in enumerate(self.layers):
             past = (keys[index], values[index], here)
-            x, key, value = layer(x, cross_keys[index], cross_values[index], bias, past)
+            x, key, value = layer(x, memory.keys[index], memory.values[index], bias, past)
             new_keys.append(key)
             new_values.append(value)
-        logits = self.logits(x).reshape(images, beams, -1)
-        return logits, torch.stack(new_keys), torch.stack(new_values)
+        x = self.norm(x).reshape(images, beams, -1)
+        logits, copies = self.logits(x), self.copies(x, memory.copy_keys)
+        return logits, copies, torch.stack(new_keys), torch.stack(new_values)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Hidden states [..., width] to logits [..., vocabulary]."""
-        return F.linear(self.norm(x), self.embedding.weight)
+    def logits(self, normed: Tensor) -> Tensor:
+        """Normed states [..., width] to logits [..., vocabulary] of generating."""
+        return F.linear(normed, self.embedding.weight)
+
+    def copies(self, normed_BNC: Tensor, copy_keys: Tensor) -> Tensor:
+        """Normed states of each photo to logits [B, N, E] of copying each word of its evidence."""
+        if self.copying is None:
+            return normed_BNC.new_zeros(*normed_BNC.shape[:2], 0)
+        return self.copying.query(normed_BNC) @ copy_keys.transpose(1, 2)
+
+
+class Copying(nn.Module):
+    """Words of evidence as memory tokens, and what copying them attends to."""
+
+    def __init__(self, dimensions: Dimensions):
+        super().__init__()
+        width = dimensions.width
+        self.norm = nn.LayerNorm(width)
+        self.places = nn.Parameter(torch.zeros(dimensions.evidence, width))
+        self.certainty = nn.Linear(2, width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, embedded_BEC: Tensor, certainty_BE: Tensor) -> Tensor:
+        """Memory tokens [B, E, width] of words by their embeddings and log probabilities."""
+        sure = torch.stack([certainty_BE.exp(), certainty_BE / LEAST_SURE], 2)
+        return self.norm(embedded_BEC) + self.places + self.certainty(sure)

@@ -45,6 +45,7 @@ class Widths:
         return cls(**given)
 
 
+OF_EVIDENCE = ("evidence", "concepts", "words")
 SHARED = ("decoder_attention", "cross_attention")  # by all layers
 
 
@@ -68,10 +69,13 @@ class Dimensions:
     max_tokens: int = 40  # decoder positions: two control tokens, the text, the end
     reducer: str = "merge"
     keep: tuple[int, ...] = (98, 49)
+    evidence: int = 0  # words that the decoder is told of; 0: there is no concept head
+    concepts: int = 0  # words that it may be told of
+    words: int = 0  # of these, the ones that are learned from captions
     pruned: Widths | None = None
 
     def __post_init__(self) -> None:
-        least = {"encoder_blocks": 0, "max_tokens": 3}
+        least = {"encoder_blocks": 0, "max_tokens": 3, "evidence": 0, "concepts": 0, "words": 0}
         for name in (field.name for field in fields(self) if field.type == "int"):
             if getattr(self, name) < least.get(name, 1):
                 raise NanocapError(
@@ -83,6 +87,11 @@ class Dimensions:
             raise NanocapError(
                 f"keep {list(self.keep)} must name one token count for each of the "
                 f"{self.encoder_blocks} encoder blocks"
+            )
+        if not self.evidence <= self.concepts or not self.words <= self.concepts:
+            raise NanocapError(
+                f"evidence {self.evidence} and words {self.words} must not be above concepts"
+                f" {self.concepts}"
             )
         if self.image_size % 32:
             raise NanocapError(f"image_size {self.image_size} is not a multiple of 32")
@@ -99,8 +108,13 @@ class Dimensions:
 
     @property
     def visual_tokens(self) -> int:
-        """Tokens that the decoder attends to."""
+        """Tokens that the encoder makes of a photo."""
         return self.keep[-1] if self.keep else self.grid**2
+
+    @property
+    def memory_tokens(self) -> int:
+        """Tokens that the decoder attends to: visual ones and evidence."""
+        return self.visual_tokens + self.evidence
 
     @property
     def whole(self) -> Widths:
@@ -133,8 +147,10 @@ class Dimensions:
                     )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `pruned` is left out where nothing is."""
+        """A JSON-ready dictionary; what a student does not have is left out."""
         values = {**asdict(self), "keep": list(self.keep)}
+        if not self.evidence:
+            values = {name: value for name, value in values.items() if name not in OF_EVIDENCE}
         pruned = values.pop("pruned")
         if pruned is None:
             return values

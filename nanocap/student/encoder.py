@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanocap.student.dimensions import Dimensions
+from nanocap.student.evidence import TOP_CHANNELS, ConceptHead, Seen
 from nanocap.student.layers import MLP, attention_weights, split_heads
 from nanocap.student.merging import apply_assignment
 from nanocap.student.reducers import make_reducer
@@ -71,13 +72,14 @@ class Encoder(nn.Module):
             EncoderBlock(dimensions, keep, index) for index, keep in enumerate(dimensions.keep)
         )
         self.norm = nn.LayerNorm(dimensions.width)
+        self.concepts = ConceptHead(dimensions) if dimensions.evidence else None
 
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Normalized pixels [B, 3, S, S] to visual tokens [B, visual_tokens, width]."""
+    def forward(self, pixels_BCHW: Tensor) -> Seen:
+        """Normalized pixels [B, 3, S, S] to visual tokens [B, visual_tokens, width] and evidence."""
         return self.from_map(self.trunk.lower(pixels_BCHW))
 
-    def from_map(self, lower_BCHW: Tensor) -> Tensor:
-        """What the trunk's `lower` gives to visual tokens."""
+    def from_map(self, lower_BCHW: Tensor) -> Seen:
+        """What the trunk's `lower` gives to visual tokens and evidence."""
         top = self.trunk.upper(lower_BCHW)
         middle_BCHW = self.trunk.middle(lower_BCHW)
         top_BNC = self.from_top(top.flatten(2).transpose(1, 2))
@@ -86,7 +88,10 @@ class Encoder(nn.Module):
         size = None
         for block in self.blocks:
             x, size = block(x, size)
-        return self.norm(x)
+        tokens = self.norm(x)
+        if self.concepts is None:
+            return Seen.plain(tokens)
+        return self.concepts(top[:, :TOP_CHANNELS].mean((2, 3)), tokens)
 
     def _onto_grid(self, top_BNC: Tensor) -> Tensor:
         """Repeat each token of the coarse map over the four places of the fine one below it."""

@@ -32,7 +32,7 @@ class Student(nn.Module):
 
     def forward(self, pixels_BCHW: Tensor, tokens_BKT: Tensor) -> Tensor:
         """Normalized pixels and K captions a photo to logits [B, K, T, vocabulary]."""
-        return self.decoder(tokens_BKT, *self.decoder.cross(self.encoder(pixels_BCHW)))
+        return self.decoder(tokens_BKT, self.decoder.cross(self.encoder(pixels_BCHW)))
 
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
         """Write weights and dimensions as one safetensors file, whole or not at all."""

@@ -105,6 +105,12 @@ def _verb(token: str, rest: str = "") -> tuple[str | None, Form]:
     return None, "base"
 
 
+def base_noun(token: str) -> str | None:
+    """The noun of the lexicon that a word is, in the singular: `man` of `men`; None if it is none."""
+    names = lexicon().objects.names
+    return next((word for word in _singulars(token) if word in names), None)
+
+
 @lru_cache(maxsize=1 << 16)
 def _singulars(token: str) -> tuple[str, ...]:
     """The word itself and what it may be the plural of."""
