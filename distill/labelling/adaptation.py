@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.batches import pack
@@ -30,8 +29,8 @@ from nanocap.distill.training.losses import Reader
 from nanocap.errors import DataError
 from nanocap.measure.metrics.facts import extract
 from nanocap.measure.metrics.facts.roles import Role
-from nanocap.student.evidence import Seen
 from nanocap.student.controls import LENGTH, PAD, PREFIX, QUALITIES, QUALITY
+from nanocap.student.evidence import Seen
 
 STRANGERS = 8  # photos that stand for any other photo
 SEEN = 0.0  # nats that a word must gain by the photo

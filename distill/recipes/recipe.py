@@ -47,7 +47,9 @@ class Source:
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
-    relabelled: str = ""  # JSON lines of `key` and `captions`, which take the place of the photo's own
+    relabelled: str = (
+        ""  # JSON lines of `key` and `captions`, which take the place of the photo's own
+    )
     drop: str = ""  # leave out captions that match this regular expression
     licence: str = ""
 
@@ -95,7 +97,9 @@ class Stage:
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
     naming: float = 0.0  # weight of the concept head's loss
     texts: int = 0  # supervised: captions without photos (of `data.text`) that join a step
-    swapped: float = 0.0  # share of these in which a noun gives way to one that captions rarely have
+    swapped: float = (
+        0.0  # share of these in which a noun gives way to one that captions rarely have
+    )
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring

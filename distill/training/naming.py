@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanocap.distill.data.concepts import ConceptWords
 from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.distill.data.augment import squash
+from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import Maps, Photos, normalize
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.training import pretrained_trunks
 from nanocap.distill.training.text_evidence import Found
 from nanocap.student import Student
-from nanocap.student.evidence import TOP_CHANNELS, ConceptHead, Concepts, Seen
+from nanocap.student.evidence import ConceptHead, Concepts, Seen
 from nanocap.student.trunk import Trunk
 from nanocap.student.trunks import SEPARATOR
 

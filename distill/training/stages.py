@@ -39,9 +39,7 @@ class Target:
         image = [*self.captions.image.tolist(), *range(photos, photos + len(rows))]
         captions = pack(_rows(self.captions) + list(rows), image)
         advantage = torch.cat([self.advantage, torch.ones(len(rows))])
-        return replace(
-            self, captions=captions, advantage=advantage, count=target_count(captions)
-        )
+        return replace(self, captions=captions, advantage=advantage, count=target_count(captions))
 
 
 @dataclass(frozen=True)

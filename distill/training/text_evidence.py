@@ -48,7 +48,9 @@ class TextEvidence:
         self._concepts, self._found, self._swapped = concepts, found, swapped
         self._corpus, self._longest = corpus, max_tokens - PREFIX
         self._texts = corpus.texts
-        self._pieces = [corpus.tokenizer.token_to_id(f"{WORD_MARK}{word}") for word in concepts.words]
+        self._pieces = [
+            corpus.tokenizer.token_to_id(f"{WORD_MARK}{word}") for word in concepts.words
+        ]
         self._sharing: dict[int, list[int]] = defaultdict(list)
         hits = np.zeros((2, len(concepts.words)))  # mentioned, found
         sure: list[float] = []

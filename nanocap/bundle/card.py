@@ -13,6 +13,7 @@ COMPARISON = "comparison"  # the same: what the parity report says of it
 SHOWN = {  # of a set
     **{"cider": "CIDEr", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"},
     **{"spice": "SPICE", "distinct": "distinct", "hallucination": "hallucinated objects, %"},
+    **{"worn": "worn phrases, points"},
 }
 THIS = "this model"  # the run that made it
 

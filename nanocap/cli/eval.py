@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nanocap.measure.metrics.evaluation import Difference, Evaluation, Matcher
 
 
+SHOWN_WORN = 3  # phrases in the table
+
+
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[BUNDLE|CAPTIONS|TEACHER]...")
 @click.option(
@@ -210,6 +213,7 @@ def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluatio
 
     chosen = artifact if artifact is not None else Bundle(bundle).manifest.artifacts[0].name
     figures = evaluation.to_dict()
+    del figures["worn_phrases"]  # which they are: the largest excess is among the figures
     del figures["missing"]  # why this machine could not measure more is no figure of the model
     quality.record(bundle, chosen, name, figures)
 
@@ -231,6 +235,11 @@ def _table(evaluation: Evaluation) -> str:
         found = measure.interval()
         lines.append(f"{measure.label:24}{found.value:9.2f}   [{found.low:.2f}, {found.high:.2f}]")
     lines += [f"{one.label:24}        -   {one.reason}" for one in evaluation.missing]
+    lines += [
+        f'{"worn phrase":24}{one.ours:9.1f} % of captions have "{one.text}",'
+        f" {one.people:.1f} % of people's"
+        for one in evaluation.worn[:SHOWN_WORN]
+    ]
     return "\n".join(lines)
 
 

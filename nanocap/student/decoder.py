@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanocap.student.dimensions import Dimensions
 from nanocap.student.controls import PAD
+from nanocap.student.dimensions import Dimensions
 from nanocap.student.evidence import Seen, has_said, with_copies
 from nanocap.student.layers import MASKED, MLP, attend
 
@@ -112,7 +112,7 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dimensions.width)
         self.dropout = nn.Dropout(dropout)
-        # what stands for the visual tokens of a text that has no photo (Fei et al. 2023, MultiCapCLIP)
+        # the visual tokens of a text that has no photo (Fei et al. 2023, MultiCapCLIP)
         self.nothing = nn.Parameter(torch.zeros(dimensions.width)) if dimensions.evidence else None
         self.copying = Copying(dimensions) if dimensions.evidence else None
 

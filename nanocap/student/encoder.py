@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.concepts = ConceptHead(dimensions) if dimensions.evidence else None
 
     def forward(self, pixels_BCHW: Tensor) -> Seen:
-        """Normalized pixels [B, 3, S, S] to visual tokens [B, visual_tokens, width] and evidence."""
+        """Normalized pixels [B, 3, S, S] to visual tokens [B, N, width] and evidence."""
         return self.from_map(self.trunk.lower(pixels_BCHW))
 
     def from_map(self, lower_BCHW: Tensor) -> Seen:

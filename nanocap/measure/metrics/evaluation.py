@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nanocap.measure.metrics.facts import fact_measures
 from nanocap.measure.metrics.measures import Interval, Measure
+from nanocap.measure.metrics.phrases import WornPhrase, worn_measure, worn_phrases
 from nanocap.measure.metrics.reference import SCORERS, Missing, oracle_measure, reference_measures
 from nanocap.measure.metrics.retrieval import retrieval_measures
 from nanocap.measure.metrics.variety import variety_measures
@@ -35,12 +36,17 @@ class Evaluation:
     captions: tuple[str, ...]
     measures: tuple[Measure, ...]
     missing: tuple[Missing, ...]
+    worn: tuple[WornPhrase, ...] = ()  # the most worn first
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: `figures` by key with value, low and high, and what is `missing`."""
+        """JSON-ready: `figures` by key with value, low and high; worn phrases; what is missing."""
         return {
             "photos": len(self.keys),
             "figures": {measure.key: _rounded(measure.interval()) for measure in self.measures},
+            "worn_phrases": [
+                {"phrase": one.text, "percent": round(one.ours, 1), "people": round(one.people, 1)}
+                for one in self.worn
+            ],
             "missing": {one.label: one.reason for one in self.missing},
         }
 
@@ -83,6 +89,7 @@ def evaluate(
         *reference_measures(ordered, references, scorers),
         *fact_measures(ordered, references),
         *variety_measures(list(ordered.values()), seen),
+        worn_measure(ordered, references),
     ]
     if candidates is not None:
         found.append(oracle_measure({key: candidates[key] for key in ordered}, references))
@@ -92,6 +99,7 @@ def evaluate(
         captions=tuple(ordered.values()),
         measures=tuple(one for one in found if not isinstance(one, Missing)),
         missing=tuple(one for one in found if isinstance(one, Missing)),
+        worn=tuple(worn_phrases(ordered, references)),
     )
 
 

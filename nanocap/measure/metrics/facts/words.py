@@ -106,7 +106,7 @@ def _verb(token: str, rest: str = "") -> tuple[str | None, Form]:
 
 
 def base_noun(token: str) -> str | None:
-    """The noun of the lexicon that a word is, in the singular: `man` of `men`; None if it is none."""
+    """The noun of the lexicon that a word is, in the singular (`man` of `men`), if it is one."""
     names = lexicon().objects.names
     return next((word for word in _singulars(token) if word in names), None)
 
