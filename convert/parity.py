@@ -13,15 +13,17 @@ from torch.nn import functional as F
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.modules import (
     CACHES,
-    DecoderGraph,
+    SEEN,
     EncoderGraph,
     SearchBegin,
     Sizes,
+    decoded,
 )
 from nanocap.convert.probe import Floats, Probe, batches, forced, rollout
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.engines.state import State
 from nanocap.student import Student
+from nanocap.student.evidence import has_said, with_copies
 from nanocap.student.search import Search, SearchState
 
 LOGITS_TOLERANCE = 1e-3  # of an fp32 export against eager
@@ -54,7 +56,7 @@ class EagerEngine:
             torch.tensor([length]),
             torch.tensor([length_penalty]),
         )
-        names = (*EncoderGraph.outputs, *SearchBegin.outputs)
+        names = (*self._encoder.outputs, *SearchBegin.outputs)
         return {n: t.numpy() for n, t in zip(names, (*cross, *state), strict=True)}
 
     @torch.no_grad()
@@ -62,12 +64,14 @@ class EagerEngine:
         before = {name: torch.from_numpy(value) for name, value in state.items()}
         for name in CACHES:
             before[name] = F.pad(before[name], (0, 0, 0, 1))
-        scores, *caches = self._student.decoder.step(
-            *(before[name] for name in DecoderGraph.inputs)
-        )
+        scores, keys, values, *copies = decoded(self._student.decoder, before)
+        if copies:
+            evidence = before["evidence"]
+            said = has_said(before["ids"], evidence)
+            scores = with_copies(scores, copies[0], evidence, said)
         at = SearchState(*(before[name] for name in SearchState._fields))
         after, rows = self._search.step(at, scores)
-        moved = dict(zip(CACHES, (cache[:, rows] for cache in caches), strict=True))
+        moved = dict(zip(CACHES, (cache[:, rows] for cache in (keys, values)), strict=True))
         moved |= after._asdict() | ({"logits": scores} if logits else {})
         return {**state, **{name: value.numpy() for name, value in moved.items()}}
 
@@ -238,7 +242,7 @@ def _first_step(
     """What photos look like to the decoder, and logits of tokens [B, K] in the first place; the
     photos are the first axis."""
     state = probe.begin(engine, pixels, tokens.shape[1])
-    seen = {name: np.moveaxis(state[name], 1, 0) for name in EncoderGraph.outputs}
+    seen = {name: np.moveaxis(state[name], 1, 0) for name in SEEN}
     return {**seen, "logits": forced(engine, state, tokens)["logits"]}
 
 

@@ -75,7 +75,8 @@ class Step:
 
     def feeds(self) -> dict[str, npt.NDArray[Any]]:
         """The inputs of the decoder's graph."""
-        return {name: self.state[name] for name in DecoderGraph.inputs}
+        names = (*DecoderGraph.inputs, "copy_keys")
+        return {name: self.state[name] for name in names if name in self.state}
 
 
 def batches(pixels: Pixels) -> Iterator[Pixels]:

@@ -25,13 +25,15 @@ from nanocap.convert.coreml.palette import LEAST
 from nanocap.convert.errors import ConversionError
 from nanocap.convert.graphs.modules import (
     CACHES,
-    DecoderGraph,
-    EncoderGraph,
+    SEEN,
     Graph,
     SearchBegin,
     SearchStep,
     Shapes,
     Sizes,
+    decoded,
+    outputs_of,
+    remembered,
 )
 from nanocap.errors import one_line
 from nanocap.student import Student
@@ -72,17 +74,17 @@ class Begin(Graph):
     """Normalized pixels [1, 3, S, S] and controls to the state of K beams."""
 
     inputs = ("pixels", "quality", "length", "length_penalty")
-    outputs = (*EncoderGraph.outputs, *First.outputs)
 
     def __init__(self, student: Student, search: Search, beams: int) -> None:
         super().__init__()
         self.encoder, self.decoder = student.encoder, student.decoder
         self.search = First(Sizes.of(student.dimensions), search, beams)
+        self.outputs = (*outputs_of(student), *First.outputs)
 
     def forward(
         self, pixels: Tensor, quality: Tensor, length: Tensor, length_penalty: Tensor
     ) -> tuple[Tensor, ...]:
-        cross = self.decoder.cross(self.encoder(pixels))
+        cross = remembered(self.decoder, self.encoder(pixels))
         return (*cross, *self.search(cross[0], quality, length, length_penalty))
 
 
@@ -93,18 +95,21 @@ class Step(Graph):
     different scale and would have to share one palette.
     """
 
-    inputs, outputs = Begin.outputs, (*SearchStep.outputs, "logits")
+    outputs = (*SearchStep.outputs, "logits")
 
     def __init__(self, student: Student, search: Search) -> None:
         super().__init__()
-        self.decoder, self.search = student.decoder, SearchStep(search)
+        self.decoder = student.decoder
+        self.search = SearchStep(search, copies=bool(student.dimensions.evidence))
+        self.inputs = (*outputs_of(student), *First.outputs)
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         state = dict(zip(self.inputs, given, strict=True))
-        written = self.decoder.step(*(state[name] for name in DecoderGraph.inputs))
+        found = decoded(self.decoder, state)
         state["going"] = state["going"] > 0
         at = (state[name] for name in SearchState._fields)
-        return _plain(*self.search(*at, *written), written[0])
+        told = (state["evidence"],) if self.decoder.copying else ()
+        return _plain(*self.search(*at, *found, *told), found[0])
 
     def shapes(self, axes: Mapping[str, dict[int, str]]) -> Shapes:
         return {"given": tuple(super().shapes(axes).values())}
@@ -139,10 +144,10 @@ def ml_program(
     axes: dict[str, dict[int, str]] = {}
     if role == "step":
         example, graph = graph(*example), Step(student, search).eval()
-        seen = {*budgets, sizes.visual_tokens}
+        seen = {tokens + sizes.evidence for tokens in (*budgets, sizes.visual_tokens)}
         if len(seen) > 1:
-            axes = {name: {SEEN_AXIS: "visual_tokens"} for name in EncoderGraph.outputs}
-            free = ct.RangeDim(min(seen), max(seen), default=sizes.visual_tokens)
+            axes = {name: {SEEN_AXIS: "memory_tokens"} for name in SEEN}
+            free = ct.RangeDim(min(seen), max(seen), default=sizes.memory_tokens)
     inputs: list[Any] = []
     for name, value in zip(graph.inputs, example, strict=True):
         shape: list[Any] = list(value.shape)

@@ -20,7 +20,7 @@ from nanocap.convert.executorch.decoder import DecodeOne
 from nanocap.convert.executorch.encoder import EncodeOne
 from nanocap.convert.executorch.integers import quantize
 from nanocap.convert.executorch.tables import BLOCK, ByteTable, FloatTable, NibbleTable
-from nanocap.convert.graphs.modules import CACHES, EncoderGraph, Sizes, state_tensors
+from nanocap.convert.graphs.modules import CACHES, SEEN, Sizes, state_tensors
 from nanocap.student import Dimensions, Student
 from nanocap.student.search import CONSTANT, Search, SearchState
 
@@ -128,7 +128,7 @@ def state_of(sizes: Dimensions, search: Search) -> tuple[StateTensor, ...]:
     return (
         *(
             StateTensor(name, "float32", (by_head, "images", *shape), constant=True)
-            for name, shape in zip(EncoderGraph.outputs, seen, strict=True)
+            for name, shape in zip(SEEN, seen, strict=True)
         ),
         *(tensor for tensor in common if tensor.name in SearchState._fields),
         *(

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, compose, helper, numpy_helper
+from torch import Tensor
 from torch.nn import functional as F
 
 from nanocap.convert.graphs.modules import (
@@ -20,7 +22,6 @@ from nanocap.convert.graphs.modules import (
     CACHES,
     DECODER_AXES,
     EXAMPLE_PLACES,
-    DecoderGraph,
     SearchBegin,
     SearchStep,
     Sizes,
@@ -44,14 +45,15 @@ class SearchGraphs:
     def trace(cls, sizes: Sizes, search: Search) -> SearchGraphs:
         """Traces a search over graphs of these sizes."""
         example = sizes.begin_example(EXAMPLE_IMAGES, EXAMPLE_BEAMS)
-        begin, step = SearchBegin(sizes, search).eval(), SearchStep(search).eval()
+        begin = SearchBegin(sizes, search).eval()
+        step = SearchStep(search, copies=bool(sizes.evidence)).eval()
         started = dict(zip(begin.outputs, begin(*example), strict=True))
         logits = started["bias"].clone()
         written = [F.pad(started[name], (0, 0, 0, EXAMPLE_PLACES)) for name in CACHES]
         state = [started[name] for name in SearchState._fields]
         return cls(
             _computed(folded(trace(begin, example))),
-            folded(trace(step, (*state, logits, *written))),
+            folded(trace(step, (*state, logits, *written, *_told(sizes)))),
         )
 
     def begin(self, encoder: onnx.ModelProto) -> onnx.ModelProto:
@@ -67,8 +69,16 @@ class SearchGraphs:
 
     def step(self, decoder: onnx.ModelProto) -> onnx.ModelProto:
         """A state to the moving part of the next, and `logits`."""
-        inner = set(DecoderGraph.outputs) - {"logits"}
+        inner = {output.name for output in decoder.graph.output} - {"logits"}
         return clean(_joined((decoder, self.further), hidden=inner), DECODER_AXES)
+
+
+def _told(sizes: Sizes) -> tuple[Tensor, ...]:
+    """`copies` and `evidence` for tracing, where words are copied."""
+    if not sizes.evidence:
+        return ()
+    copies = torch.zeros(EXAMPLE_IMAGES, EXAMPLE_BEAMS, sizes.evidence)
+    return copies, torch.zeros(EXAMPLE_IMAGES, sizes.evidence, dtype=torch.int64)
 
 
 def _joined(

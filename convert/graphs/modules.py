@@ -3,7 +3,8 @@
 `begin` is the encoder with the start of a search behind it, `step` the decoder with a step of one.
 Parts are apart because the encoder and the decoder are quantized, and the search is not.
 
-Shapes: B images, K beams, L decoder layers, N visual tokens, T positions, D width, V ids. Of a
+Shapes: B images, K beams, L decoder layers, N memory tokens, T positions, D width, V ids, E words
+of evidence. Of a
 pruned student's keys and values D is what is left of it.
 """
 
@@ -20,11 +21,14 @@ from torch.export import Dim
 from nanocap.bundle.manifest import StateTensor
 from nanocap.runtime.engines.onnx import NEW
 from nanocap.student import Dimensions, Student
-from nanocap.student.decoder import Decoder, DecoderLayer
+from nanocap.student.decoder import Decoder, DecoderLayer, Memory
+from nanocap.student.evidence import Seen, has_said, with_copies
 from nanocap.student.search import CONSTANT, Search, SearchState
 from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 
 CACHES = ("keys", "values")
+SEEN = ("cross_keys", "cross_values")  # what cross-attention keeps of a photo
+TOLD = ("evidence", "certainty", "copy_keys")  # what an encoder with a concept head adds
 
 EXAMPLE_PLACES = 5  # of a cache; any number but the lengths of other axes
 
@@ -45,24 +49,52 @@ class Graph(nn.Module):
 
 
 class EncoderGraph(Graph):
-    """Pixels uint8 [B, S, S, 3] to `cross_keys` and `cross_values` [L, B, N, D]."""
+    """Pixels uint8 [B, S, S, 3] to `cross_keys` and `cross_values` [L, B, N, D].
+
+    With a concept head also `evidence` int64 [B, E], `certainty` [B, E] and `copy_keys` [B, E, W].
+    """
 
     inputs = ("pixels",)
-    outputs = ("cross_keys", "cross_values")
+    outputs = SEEN
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.encoder, self.decoder = student.encoder, student.decoder
+        self.outputs = outputs_of(student)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         # Normalized inside the graph: a binding that forgot it, or did it twice, captions noise;
         # transposed while it is still bytes: a quarter of the memory traffic
         x_BCHW = (pixels.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_STD
-        return self.decoder.cross(self.encoder(x_BCHW))
+        return remembered(self.decoder, self.encoder(x_BCHW))
+
+
+def outputs_of(student: Student) -> tuple[str, ...]:
+    """Names of what `remembered` gives."""
+    return (*SEEN, *TOLD) if student.dimensions.evidence else SEEN
+
+
+def remembered(decoder: Decoder, seen: Seen) -> tuple[Tensor, ...]:
+    """What a state keeps of photos, in the order of `outputs_of`."""
+    memory = decoder.cross(seen)
+    if decoder.copying is None:
+        return memory.keys, memory.values
+    return memory.keys, memory.values, seen.evidence, seen.certainty, memory.copy_keys
+
+
+def decoded(decoder: Decoder, state: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """`logits`, written `keys` and `values` and, where words are copied, `copies`, of a state."""
+    cross = tuple(state[name] for name in SEEN)
+    none = state["tokens"][:, :0]
+    told = (state["evidence"], state["copy_keys"]) if decoder.copying else (none, none)
+    caches = (state[name] for name in CACHES)
+    memory = Memory(*cross, *told)
+    logits, copies, *written = decoder.step(state["tokens"], state["position"], memory, *caches)
+    return logits, *written, *((copies,) if decoder.copying else ())
 
 
 class DecoderGraph(Graph):
-    """`Decoder.step` with the same inputs and outputs, arranged for few graph nodes.
+    """`Decoder.step`, arranged for few graph nodes. Copying, where there is any, comes last.
 
     A step works on a handful of rows, so that its time is nodes and memory traffic rather than
     arithmetic. Four things differ from `Decoder.step`, and parity with it is checked at every
@@ -79,7 +111,11 @@ class DecoderGraph(Graph):
         super().__init__()
         decoder = student.decoder
         self.embedding, self.positions = decoder.embedding, decoder.positions
-        self.norm = decoder.norm
+        self.norm, self.copy_query = decoder.norm, None
+        if decoder.copying is not None:
+            self.copy_query = decoder.copying.query
+            self.inputs = (*self.inputs, "copy_keys")
+            self.outputs = (*self.outputs, "copies")
         self.layers = nn.ModuleList(_StepLayer(layer, decoder) for layer in decoder.layers)
 
     def forward(
@@ -90,7 +126,8 @@ class DecoderGraph(Graph):
         cross_values: Tensor,
         keys: Tensor,
         values: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        copy_keys: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """See `Decoder.step`; keys and values are [L, B * K, position, D]."""
         images, beams = tokens.shape
         x_RD = self.embedding(tokens.reshape(-1)) + self.positions.index_select(0, position)
@@ -103,8 +140,13 @@ class DecoderGraph(Graph):
             x_RD, key, value = layer(x_RD, images, cross_key, cross_value, key, value)
             new_keys.append(key)
             new_values.append(value)
-        logits = nn.functional.linear(self.norm(x_RD), self.embedding.weight)
-        return logits.reshape(images, beams, -1), torch.cat(new_keys), torch.cat(new_values)
+        x_RD = self.norm(x_RD)
+        logits = nn.functional.linear(x_RD, self.embedding.weight).reshape(images, beams, -1)
+        written = torch.cat(new_keys), torch.cat(new_values)
+        if self.copy_query is None or copy_keys is None:
+            return logits, *written
+        asked = self.copy_query(x_RD).reshape(images, beams, -1)
+        return logits, *written, asked @ copy_keys.transpose(1, 2)
 
 
 class _StepLayer(nn.Module):
@@ -210,9 +252,12 @@ class SearchStep(Graph):
         f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT
     )
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, *, copies: bool = False) -> None:
+        """`copies`: whether the decoder copies words of the evidence, too."""
         super().__init__()
         self.search = search
+        if copies:
+            self.inputs = (*self.inputs, "copies", "evidence")
 
     def forward(
         self,
@@ -231,6 +276,8 @@ class SearchStep(Graph):
         logits: Tensor,
         written_keys: Tensor,
         written_values: Tensor,
+        copies: Tensor | None = None,
+        evidence: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """See `Search.step`. (torch.export wants the arguments one by one.)"""
         state = SearchState(
@@ -247,6 +294,8 @@ class SearchStep(Graph):
             answer_log_probabilities,
             going,
         )
+        if copies is not None and evidence is not None:
+            logits = with_copies(logits, copies, evidence, has_said(ids, evidence))
         after, rows = self.search.step(state, logits)
         moved = after._asdict()
         return (
@@ -262,10 +311,14 @@ def state_tensors(
     """The state between the two graphs, for the manifest; `places` is the caches' length."""
     longest = search.longest
     beams = ("images", "beams")
-    cross = (sizes.layers, "images", sizes.visual_tokens, sizes.cross_width)
+    cross = (sizes.layers, "images", sizes.memory_tokens, sizes.cross_width)
+    told = ("images", sizes.evidence)
     cache = (sizes.layers, "rows", places, sizes.cache_width)
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
-        **dict.fromkeys(EncoderGraph.outputs, ("float32", cross)),
+        **dict.fromkeys(SEEN, ("float32", cross)),
+        "evidence": ("int64", told),
+        "certainty": ("float32", told),
+        "copy_keys": ("float32", (*told, sizes.width)),
         "control": ("int64", (1,)),
         "penalty": ("float32", (1,)),
         "bias": ("float32", (*beams, search.vocabulary)),
@@ -280,9 +333,11 @@ def state_tensors(
         "going": ("bool", ("images",)),
         **dict.fromkeys(CACHES, ("float32", cache)),
     }
-    constant = (*EncoderGraph.outputs, *CONSTANT)
+    constant = (*SEEN, *TOLD, *CONSTANT)
     return tuple(
-        StateTensor(name, kind, shape, name in constant) for name, (kind, shape) in shapes.items()
+        StateTensor(name, kind, shape, name in constant)
+        for name, (kind, shape) in shapes.items()
+        if sizes.evidence or name not in TOLD
     )
 
 
@@ -296,6 +351,13 @@ class Sizes:
     cache_width: int
     cross_width: int
     image_size: int
+    width: int = 0  # of what copying attends to
+    evidence: int = 0  # words that can be copied
+
+    @property
+    def memory_tokens(self) -> int:
+        """Tokens that cross-attention attends to."""
+        return self.visual_tokens + self.evidence
 
     @classmethod
     def of(cls, dimensions: Dimensions) -> Sizes:
@@ -307,6 +369,8 @@ class Sizes:
             dimensions.widths.decoder_attention,
             dimensions.widths.cross_attention,
             dimensions.image_size,
+            dimensions.width,
+            dimensions.evidence,
         )
 
     def encoder_example(self, images: int) -> tuple[Tensor, ...]:
@@ -316,15 +380,16 @@ class Sizes:
     def decoder_example(self, images: int, beams: int) -> tuple[Tensor, ...]:
         """Inputs of `DecoderGraph`, for tracing."""
         # each a tensor of its own: the exporter takes one tensor given twice for one input
-        seen = (self.layers, images, self.visual_tokens, self.cross_width)
+        seen = (self.layers, images, self.memory_tokens, self.cross_width)
         past = (self.layers, images * beams, EXAMPLE_PLACES, self.cache_width)
         cross, cache = ([torch.zeros(shape) for _ in range(2)] for shape in (seen, past))
         tokens = torch.zeros(images, beams, dtype=torch.int64)
-        return (tokens, torch.zeros(1, dtype=torch.int64), *cross, *cache)
+        told = [torch.zeros(images, self.evidence, self.width)] if self.evidence else []
+        return (tokens, torch.zeros(1, dtype=torch.int64), *cross, *cache, *told)
 
     def begin_example(self, images: int, beams: int) -> tuple[Tensor, ...]:
         """Inputs of `SearchBegin`, for tracing."""
-        cross = torch.zeros(self.layers, images, self.visual_tokens, self.cross_width)
+        cross = torch.zeros(self.layers, images, self.memory_tokens, self.cross_width)
         controls = (torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
         return (cross, torch.arange(beams), *controls, torch.ones(1))
 
@@ -337,8 +402,10 @@ AXES: dict[str, dict[int, str]] = {
     "pixels": {0: "images"},
     "beam_places": {0: "beams"},
     "logits": _BY_BEAM,
+    "copies": _BY_BEAM,
     "going": {0: "images"},
-    **dict.fromkeys(EncoderGraph.outputs, _IMAGES),
+    **{name: {0: "images"} for name in TOLD},
+    **dict.fromkeys(SEEN, _IMAGES),
     **dict.fromkeys(CACHES, _PAST),
     **dict.fromkeys(("written_keys", "written_values"), _WRITTEN),
     **{name: _BY_BEAM for name in SearchState._fields if name not in _NO_BEAM},
@@ -346,4 +413,4 @@ AXES: dict[str, dict[int, str]] = {
 AXES |= {f"{NEW}{name}": axes for name, axes in AXES.items()}
 AXES |= {f"{NEW}{name}": _WRITTEN for name in CACHES}
 # The decoder takes any number of visual tokens: encoders of several budgets share it.
-DECODER_AXES = AXES | {name: _IMAGES | {2: "visual_tokens"} for name in EncoderGraph.outputs}
+DECODER_AXES = AXES | {name: _IMAGES | {2: "memory_tokens"} for name in SEEN}

@@ -101,7 +101,7 @@ class PastGraph(Graph):
             )
             x_BTD = x_BTD + layer.cross_out(attend(h, keys, values, self.heads, None))
             x_BTD = x_BTD + layer.mlp(layer.norm_mlp(x_BTD))
-        return decoder.logits(x_BTD), *present
+        return decoder.logits(decoder.norm(x_BTD)), *present
 
 
 def attend_split(query_BTD: Tensor, key_BhMC: Tensor, value_BhMC: Tensor, bias: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         """What the decoder attends to: once a photo."""
         layers = cast(Sequence[DecoderLayer], self.layers)
         memory_BNC = seen.tokens
-        copy_keys = memory_BNC.new_zeros(len(memory_BNC), 0, memory_BNC.shape[2])
+        copy_keys = memory_BNC[:, :0]
         if self.copying is not None:
             told = self.copying(self.embedding(seen.evidence), seen.certainty)
             memory_BNC = torch.cat([memory_BNC, told.to(memory_BNC.dtype)], 1)
@@ -216,7 +216,7 @@ class Decoder(nn.Module):
     def copies(self, normed_BNC: Tensor, copy_keys: Tensor) -> Tensor:
         """Normed states of each photo to logits [B, N, E] of copying each word of its evidence."""
         if self.copying is None:
-            return normed_BNC.new_zeros(*normed_BNC.shape[:2], 0)
+            return normed_BNC[:, :, :0]
         return self.copying.query(normed_BNC) @ copy_keys.transpose(1, 2)
 
 

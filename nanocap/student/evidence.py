@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     @classmethod
     def plain(cls, tokens_BNC: Tensor) -> Seen:
         """Visual tokens alone."""
-        none = tokens_BNC.new_zeros(len(tokens_BNC), 0)
+        none = tokens_BNC[:, 0, :0]  # [B, 0]
         return cls(tokens_BNC, none.long(), none, none, none)
 
 
@@ -101,8 +101,8 @@ class ConceptHead(nn.Module):
     def probabilities(self, classes: Tensor, words: Tensor) -> Tensor:
         """Of every concept [B, C], from the logits of the classes and of the learned words."""
         shares = torch.softmax(classes, 1).repeat(1, WAYS)
-        sums = shares.new_zeros(len(shares), self.concepts + 1)
-        sums = sums.scatter_add(1, self.meant.expand(len(shares), -1), shares)
+        sums = shares.new_zeros(shares.shape[0], self.concepts + 1)
+        sums = sums.scatter_add(1, self.meant.expand(shares.shape[0], -1), shares)
         named = sums[:, : self.concepts]
         learned = F.pad(torch.sigmoid(words), (0, self.concepts - words.shape[1]))
         return torch.maximum(named, learned)

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from nanocap.student import Dimensions
-from nanocap.student.decoder import Decoder
+from nanocap.student.decoder import Decoder, Memory
+from nanocap.student.evidence import Seen, has_said, with_copies
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-@pytest.fixture
-def decoder(small: Dimensions) -> Decoder:
-    decoder = Decoder(small).eval()
+@pytest.fixture(params=[0, 3], ids=["alone", "evidence"])
+def decoder(small: Dimensions, request: pytest.FixtureRequest) -> Decoder:
+    decoder = Decoder(replace(small, evidence=request.param, concepts=5)).eval()
     torch.nn.init.normal_(decoder.positions)  # at rest they are zeros, which would hide a mistake
     return decoder
+
+
+@torch.no_grad()
+def memory(decoder: Decoder, visual_BNC: Tensor) -> Memory:
+    """Of visual tokens, and of evidence that is a function of them."""
+    if decoder.copying is None:
+        return decoder.cross(Seen.plain(visual_BNC))
+    values, places = visual_BNC[:, 0].topk(decoder.dimensions.evidence, 1)
+    none = visual_BNC.new_zeros(len(visual_BNC), 0)
+    return decoder.cross(Seen(visual_BNC, places + 9, -values.abs(), none, none))
+
+
+@torch.no_grad()
+def logits_of(decoder: Decoder, kept: Memory, past_BKT: Tensor, *given: Tensor) -> list[Tensor]:
+    """What a step gives, with the words that it copies; `past_BKT`: what has been fed."""
+    logits, copies, *caches = decoder.step(given[0], given[1], kept, *given[2:])
+    if decoder.copying is not None:
+        said = has_said(past_BKT, kept.evidence)
+        logits = with_copies(logits, copies, kept.evidence, said)
+    return [logits, *caches]
 
 
 def empty_cache(decoder: Decoder, rows: int) -> tuple[Tensor, Tensor]:
@@ -29,7 +52,7 @@ def empty_cache(decoder: Decoder, rows: int) -> tuple[Tensor, Tensor]:
 def steps(decoder: Decoder, tokens_BKT: Tensor, visual_BNC: Tensor, alone: int = 0) -> Tensor:
     """Logits [B, K, T, V] position by position; the first `alone` positions with one beam."""
     images, beams, length = tokens_BKT.shape
-    cross = decoder.cross(visual_BNC)
+    kept = memory(decoder, visual_BNC)
     keys, values = empty_cache(decoder, images * (1 if alone else beams))
     logits = []
     for position in range(length):
@@ -37,14 +60,15 @@ def steps(decoder: Decoder, tokens_BKT: Tensor, visual_BNC: Tensor, alone: int =
             keys, values = (t.repeat_interleave(beams, dim=1) for t in (keys, values))
         tokens = tokens_BKT[:, : 1 if position < alone else beams, position]
         here = torch.tensor([position])
-        answer, keys, values = decoder.step(tokens, here, *cross, keys, values)
+        past = tokens_BKT[:, : tokens.shape[1], : position + 1]
+        answer, keys, values = logits_of(decoder, kept, past, tokens, here, keys, values)
         logits.append(answer.expand(-1, beams, -1))
     return torch.stack(logits, dim=2)
 
 
 @torch.no_grad()
 def full(decoder: Decoder, tokens_BKT: Tensor, visual_BNC: Tensor) -> Tensor:
-    return decoder(tokens_BKT, *decoder.cross(visual_BNC))
+    return decoder(tokens_BKT, memory(decoder, visual_BNC))
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 12])
@@ -105,11 +129,10 @@ def test_padding_does_not_leak(decoder: Decoder) -> None:
 
 @torch.no_grad()
 def test_a_step_writes_its_own_place_of_the_cache_only(decoder: Decoder) -> None:
-    cross = decoder.cross(torch.randn(1, 6, 32))
+    kept = memory(decoder, torch.randn(1, 6, 32))
     keys, values = torch.randn(2, 2, 12, 32), torch.randn(2, 2, 12, 32)
-    _, new_keys, new_values = decoder.step(
-        torch.tensor([[7, 8]]), torch.tensor([4]), *cross, keys, values
-    )
+    tokens, here = torch.tensor([[7, 8]]), torch.tensor([4])
+    _, _, new_keys, new_values = decoder.step(tokens, here, kept, keys, values)
     others = [place for place in range(12) if place != 4]
     for new, old in ((new_keys, keys), (new_values, values)):
         assert torch.equal(new[:, :, others], old[:, :, others])
@@ -118,16 +141,16 @@ def test_a_step_writes_its_own_place_of_the_cache_only(decoder: Decoder) -> None
 
 @torch.no_grad()
 def test_what_stands_in_the_cache_ahead_does_not_matter(decoder: Decoder) -> None:
-    cross = decoder.cross(torch.randn(1, 6, 32))
+    kept = memory(decoder, torch.randn(1, 6, 32))
     keys, values = torch.randn(2, 1, 12, 32), torch.randn(2, 1, 12, 32)
     token, here = torch.tensor([[7]]), torch.tensor([4])
-    before, _, _ = decoder.step(token, here, *cross, keys, values)
+    before, *_ = decoder.step(token, here, kept, keys, values)
     keys[:, :, 4:], values[:, :, 4:] = 100.0, -100.0
-    after, _, _ = decoder.step(token, here, *cross, keys, values)
+    after, *_ = decoder.step(token, here, kept, keys, values)
     torch.testing.assert_close(after, before, **TOLERANCE)
 
 
 def test_embeddings_are_tied(decoder: Decoder) -> None:
     state = torch.randn(3, 32)
-    expected = decoder.norm(state) @ decoder.embedding.weight.T
+    expected = state @ decoder.embedding.weight.T
     torch.testing.assert_close(decoder.logits(state), expected)

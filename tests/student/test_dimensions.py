@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused(values: dict[str, Any], message: str) -> N
 
 def test_unknown_dimension() -> None:
     with pytest.raises(
-        NanocapError, match=r"^unknown dimension 'depth'; known are decoder_layers,"
+        NanocapError, match=r"^unknown dimension 'depth'; known are concepts, decoder"
     ):
         Dimensions.from_dict({"depth": 3})
 

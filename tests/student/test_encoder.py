@@ -68,15 +68,15 @@ def test_no_gradient_through_the_decision_but_to_the_tokens(name: str, small: Di
 def test_every_reducer_gives_the_tokens_of_the_dimensions(name: str, small: Dimensions) -> None:
     keep = (16, 16) if name == "none" else (8, 4)
     dimensions = replace(small, reducer=name, keep=keep)
-    visual = Encoder(dimensions)(torch.randn(2, 3, 64, 64))
+    visual = Encoder(dimensions)(torch.randn(2, 3, 64, 64)).tokens
     assert visual.shape == (2, dimensions.visual_tokens, 32)
     assert bool(visual.isfinite().all())
 
 
 def test_photos_of_a_batch_do_not_meet(small: Dimensions) -> None:
     encoder, pixels = Encoder(small).eval(), torch.randn(3, 3, 64, 64)
-    together = encoder(pixels)
-    alone = torch.cat([encoder(one.unsqueeze(0)) for one in pixels])
+    together = encoder(pixels).tokens
+    alone = torch.cat([encoder(one.unsqueeze(0)).tokens for one in pixels])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 

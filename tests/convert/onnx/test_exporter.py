@@ -20,6 +20,7 @@ from nanocap.convert.graphs.sessions import open_session
 from nanocap.convert.graphs.tracing import trace
 from nanocap.convert.probe import forced
 from nanocap.runtime.engines.state import State
+from nanocap.student.decoder import Memory
 from nanocap.student.layers import NEVER
 from nanocap.student.reducers import REDUCERS
 
@@ -118,7 +119,9 @@ def test_the_exported_step_is_the_students_own(tiny: Any) -> None:
     )
     with_room = (*inputs[:4], *(F.pad(cache, (0, 0, 0, 1)) for cache in inputs[4:]))
     with torch.no_grad():
-        expected = student.decoder.step(*with_room)
+        of_photo = Memory(*with_room[2:4], *2 * (torch.zeros(2, 0),))
+        logits, _, *written = student.decoder.step(*with_room[:2], of_photo, *with_room[4:])
+        expected = (logits, *written)
         assert difference(DecoderGraph(student)(*inputs), expected) < TOLERANCE
 
 
@@ -140,7 +143,7 @@ def test_the_state_is_as_the_artifact_says(tiny: Any, precision: str) -> None:
     assert list(signature(begin.output)) == [tensor.name for tensor in state]
     # one decoder serves encoders of any number of tokens
     free = {t.name: (t.type, list(t.shape)) for t in state}
-    free |= dict.fromkeys(CROSS, ("float32", [2, "images", "visual_tokens", 32]))
+    free |= dict.fromkeys(CROSS, ("float32", [2, "images", "memory_tokens", 32]))
     assert signature(step.input) == free
     assert signature(step.output) == {
         "logits": ("float32", ["images", "beams", 72]),
