@@ -65,12 +65,12 @@ class EagerEngine:
         for name in CACHES:
             before[name] = F.pad(before[name], (0, 0, 0, 1))
         scores, keys, values, *copies = decoded(self._student.decoder, before)
+        both = scores
         if copies:
             evidence = before["evidence"]
-            said = has_said(before["ids"], evidence)
-            scores = with_copies(scores, copies[0], evidence, said)
+            both = with_copies(scores, copies[0], evidence, has_said(before["ids"], evidence))
         at = SearchState(*(before[name] for name in SearchState._fields))
-        after, rows = self._search.step(at, scores)
+        after, rows = self._search.step(at, both)
         moved = dict(zip(CACHES, (cache[:, rows] for cache in (keys, values)), strict=True))
         moved |= after._asdict() | ({"logits": scores} if logits else {})
         return {**state, **{name: value.numpy() for name, value in moved.items()}}

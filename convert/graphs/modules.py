@@ -55,7 +55,7 @@ class EncoderGraph(Graph):
     """
 
     inputs = ("pixels",)
-    outputs = SEEN
+    outputs: tuple[str, ...] = SEEN
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -84,13 +84,12 @@ def remembered(decoder: Decoder, seen: Seen) -> tuple[Tensor, ...]:
 
 def decoded(decoder: Decoder, state: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """`logits`, written `keys` and `values` and, where words are copied, `copies`, of a state."""
-    cross = tuple(state[name] for name in SEEN)
     none = state["tokens"][:, :0]
-    told = (state["evidence"], state["copy_keys"]) if decoder.copying else (none, none)
-    caches = (state[name] for name in CACHES)
-    memory = Memory(*cross, *told)
-    logits, copies, *written = decoder.step(state["tokens"], state["position"], memory, *caches)
-    return logits, *written, *((copies,) if decoder.copying else ())
+    evidence, copy_keys = (state.get(name, none) for name in ("evidence", "copy_keys"))
+    memory = Memory(state["cross_keys"], state["cross_values"], evidence, copy_keys)
+    given = (state["tokens"], state["position"], memory, state["keys"], state["values"])
+    logits, copies, keys, values = decoder.step(*given)
+    return logits, keys, values, *((copies,) if decoder.copying else ())
 
 
 class DecoderGraph(Graph):
@@ -104,8 +103,8 @@ class DecoderGraph(Graph):
     indexed.
     """
 
-    inputs = ("tokens", "position", "cross_keys", "cross_values", "keys", "values")
-    outputs = ("logits", "written_keys", "written_values")
+    inputs: tuple[str, ...] = ("tokens", "position", *SEEN, *CACHES)
+    outputs: tuple[str, ...] = ("logits", "written_keys", "written_values")
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -247,7 +246,7 @@ class SearchBegin(Graph):
 class SearchStep(Graph):
     """What takes a search a step further: the moving part of a state, by the decoder's outputs."""
 
-    inputs = (*SearchState._fields, *DecoderGraph.outputs)
+    inputs: tuple[str, ...] = (*SearchState._fields, *DecoderGraph.outputs)
     outputs = tuple(
         f"{NEW}{name}" for name in (*SearchState._fields, *CACHES) if name not in CONSTANT
     )

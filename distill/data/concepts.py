@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 
-from nanocap.measure.metrics.facts.words import base_noun
+from nanocap.measure.metrics.facts.words import base_noun, word
 
 LEAST = 12  # captions that must have a word for it to be learned
 
@@ -70,12 +70,13 @@ def choose_concepts(captions: Iterable[str], learned: int) -> ConceptWords:
     """The `learned` nouns that most captions have, and all words of ImageNet's classes."""
     counts = Counter[str]()
     for caption in captions:
-        bases = map(base_noun, caption.split())
-        counts.update({base for base in bases if base is not None})
+        # "rides" is more likely a verb than the plural of a noun
+        nouns = (token for token in caption.split() if word(token).form == "base")
+        counts.update({base for base in map(base_noun, nouns) if base is not None})
     common = [w for w, n in counts.most_common(learned) if n >= LEAST]
     named = imagenet_words()
-    words = (*common, *(word for word in named if word not in set(common)))
-    return ConceptWords(words, len(common), tuple(named.get(word, ()) for word in words))
+    words = (*common, *(one for one in named if one not in set(common)))
+    return ConceptWords(words, len(common), tuple(named.get(one, ()) for one in words))
 
 
 @cache

@@ -23,6 +23,7 @@ import click
 from PIL import Image
 from tokenizers import Tokenizer
 
+from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.distill.data import tokenizer as pieces
 from nanocap.distill.data.concepts import ConceptWords, choose_concepts
 from nanocap.distill.data.rows import CAPTIONS, cell, has, texts
@@ -74,6 +75,13 @@ class Corpus:
         """The words of the concept head; None where the recipe has none."""
         path = self.folder / "concepts.json"
         return ConceptWords.load(path) if path.exists() else None
+
+    @cached_property
+    def concept_pieces(self) -> list[int]:
+        """The piece of each word of the concept head."""
+        words = self.concepts.words if self.concepts is not None else ()
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        return [vocabulary[f"{WORD_MARK}{word}"] for word in words]
 
     @cached_property
     def texts(self) -> list[str]:

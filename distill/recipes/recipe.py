@@ -17,6 +17,7 @@ from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.controls import QUALITIES
 from nanocap.student.dimensions import PRESETS, Dimensions
 
+CLASSIFIERS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 EVIDENCE = 8  # words that a decoder is told of, unless a recipe says otherwise
 OF_ROW = "row"  # as the quality of a source: each row names its own
 NAME = re.compile("[a-z0-9][a-z0-9-]*")  # of a folder
@@ -47,9 +48,7 @@ class Source:
     weight: float = 1.0  # times that each photo is seen in an epoch
     aside: int = 0  # photos set aside before training, chosen by their keys
     limit: int = 0  # at most so many photos; 0 means all
-    relabelled: str = (
-        ""  # JSON lines of `key` and `captions`, which take the place of the photo's own
-    )
+    relabelled: str = ""  # JSON lines of `key` and `captions`, in the place of the photos' own
     drop: str = ""  # leave out captions that match this regular expression
     licence: str = ""
 
@@ -97,9 +96,7 @@ class Stage:
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
     naming: float = 0.0  # weight of the concept head's loss
     texts: int = 0  # supervised: captions without photos (of `data.text`) that join a step
-    swapped: float = (
-        0.0  # share of these in which a noun gives way to one that captions rarely have
-    )
+    swapped: float = 0.0  # share of these in which a noun gives way to a rare one
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -228,6 +225,16 @@ def check(recipe: Recipe) -> None:
         for name in stage.rewarded:
             if name not in names:
                 raise RecipeError(f"{at}.rewarded: {name!r} is not the name of a source")
+        if (stage.naming or stage.texts or stage.kind == "naming") and not recipe.data.concepts:
+            raise RecipeError(f"{at}: naming and texts need `data.concepts`, words to learn")
+        if stage.kind == "naming" and not stage.naming:
+            raise RecipeError(f"{at}.naming is the weight of its only loss: above 0")
+        if stage.texts and stage.kind != "supervised":
+            raise RecipeError(f"{at}.texts is for supervised stages only")
+        if stage.texts and not recipe.data.text:
+            raise RecipeError(f"{at}.texts needs `data.text`, files of captions")
+        if stage.swapped > 1:
+            raise RecipeError(f"{at}.swapped is a share: at most 1")
         for name in OF_REWARDS:
             if getattr(stage, name) and stage.kind != "self-critical":
                 raise RecipeError(f"{at}.{name} is for self-critical stages only")
@@ -251,6 +258,9 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{at}.floor is a share: at most 1")
         if stage.floor and not (recipe.monitor and stage.evaluate):
             raise RecipeError(f"{at}.floor needs `monitor` and `evaluate`")
+    if recipe.data.concepts and recipe.imagenet.split("+")[0] not in CLASSIFIERS:
+        known = ", ".join(CLASSIFIERS)
+        raise RecipeError(f"data.concepts needs a trunk with a classifier: `imagenet` of {known}")
     if recipe.start and recipe.teachers:
         raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
     if recipe.data.tokenizer and (recipe.start or recipe.teachers):

@@ -205,8 +205,8 @@ class Reader:
         # whether a word has been fed by then
         said = (tokens.unsqueeze(2) == evidence.unsqueeze(1)).cumsum(1)[counted] > 0
         evidence = evidence.unsqueeze(1).expand(-1, tokens.shape[1], -1)[counted]
-        of_one = (each.unsqueeze(1) for each in (logits, copies))
-        return with_copies(*of_one, evidence, said.unsqueeze(1)).squeeze(1)
+        one = (logits.unsqueeze(1), copies.unsqueeze(1), evidence, said.unsqueeze(1))
+        return with_copies(*one).squeeze(1)
 
 
 def by_length(captions: Captions) -> tuple[Tensor, ...]:

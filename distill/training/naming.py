@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.distill.data.augment import squash
 from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.data.corpus import Corpus
@@ -136,9 +135,9 @@ def found_head(student: Student, corpus: Corpus, imagenet: str) -> None:
         imagenet: the trunk's weights; see `Recipe.imagenet`.
     """
     head, concepts = student.encoder.concepts, corpus.concepts
-    assert isinstance(head, ConceptHead) and concepts is not None
-    ids = [corpus.tokenizer.token_to_id(f"{WORD_MARK}{word}") for word in concepts.words]
-    head.define(Concepts(ids, concepts.classes))
+    assert isinstance(head, ConceptHead)
+    assert concepts is not None
+    head.define(Concepts(corpus.concept_pieces, concepts.classes))
     anchor = ImageNetTrunk(student.dimensions.trunk, imagenet)
     training = corpus.training()
     some = training[:: max(1, len(training) // FITTED)][:FITTED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ class Start:
         """With rows for the pieces that a tokenizer has more: means of what they were before."""
         ours = Tokenizer.from_str(self.tokenizer)
         count = len(embedding_VC)
-        added = [tokenizer.id_to_token(i) for i in range(count, tokenizer.get_vocab_size())]
-        old = [ours.encode(piece.removeprefix(WORD_MARK)).ids for piece in added]
+        pieces = sorted(tokenizer.get_vocab().items(), key=itemgetter(1))
+        old = [ours.encode(piece.removeprefix(WORD_MARK)).ids for piece, _ in pieces[count:]]
         return torch.cat([embedding_VC, *(embedding_VC[ids].mean(0, True) for ids in old)])
 
 

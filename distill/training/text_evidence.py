@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nanocap.bundle.vocabulary import WORD_MARK
 from nanocap.distill.data import tokenizer as pieces
 from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.data.corpus import Corpus
@@ -32,7 +31,12 @@ VOWELS = tuple("aeiou")
 
 @dataclass(frozen=True)
 class Found:
-    """What the concept head finds in photos: concepts [P, E], likeliest first, log probabilities."""
+    """What the concept head finds in photos: concepts [P, E], the likeliest first.
+
+    Attributes:
+        photos: rows of the corpus.
+        certainty: log probabilities [P, E].
+    """
 
     photos: Sequence[int]
     concepts: NDArray[np.int64]
@@ -48,21 +52,21 @@ class TextEvidence:
         self._concepts, self._found, self._swapped = concepts, found, swapped
         self._corpus, self._longest = corpus, max_tokens - PREFIX
         self._texts = corpus.texts
-        self._pieces = [
-            corpus.tokenizer.token_to_id(f"{WORD_MARK}{word}") for word in concepts.words
-        ]
+        self._pieces = corpus.concept_pieces
         self._sharing: dict[int, list[int]] = defaultdict(list)
         hits = np.zeros((2, len(concepts.words)))  # mentioned, found
         sure: list[float] = []
         for place, photo in enumerate(found.photos):
-            there = {int(c): p for c, p in zip(found.concepts[place], found.certainty[place])}
+            there = dict(
+                zip(found.concepts[place].tolist(), found.certainty[place].tolist(), strict=True)
+            )
             said = {c for t in corpus.rows[photo].captions for c in concepts.mentioned(t)}
             for concept in said:
                 self._sharing[concept].append(place)
                 hits[0, concept] += 1
                 if concept in there:
                     hits[1, concept] += 1
-                    sure.append(float(there[concept]))
+                    sure.append(there[concept])
         overall = hits[1].sum() / max(1.0, hits[0].sum())
         self.rates = (hits[1] + 10 * overall) / (hits[0] + 10)  # of being found, where it is said
         self._sure = np.array(sure or [-1.0])

@@ -136,6 +136,7 @@ class Decoder(nn.Module):
             evidence, certainty: [T, E], of T texts; see `Seen`.
         """
         texts, (_, tokens, width) = len(evidence), seen.tokens.shape
+        assert self.nothing is not None
         nothing = self.nothing.to(seen.tokens.dtype).expand(texts, tokens, width)
         return Seen(
             torch.cat([seen.tokens, nothing]),
