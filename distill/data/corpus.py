@@ -144,8 +144,8 @@ def prepare(
             concepts = choose_concepts(captions, recipe.data.concepts)
             concepts.save(partial / "concepts.json")
             ours = pieces.with_words(ours, concepts.words)
+            _write_texts(recipe.data, root, partial)
         ours.save(str(partial / "tokenizer.json"))
-        _write_texts(recipe.data, root, partial)
         os.replace(partial, folder)
     return Corpus(folder)
 
@@ -224,12 +224,13 @@ def _storable(example: Example) -> bytes | None:
 
 def _write_texts(data: Data, root: Path, folder: Path) -> None:
     """The captions without photos, but for those of photos that were set aside."""
-    rows = map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     aside = {caption for row in rows if row["aside"] for caption in row["captions"]}
-    with (folder / "texts.txt").open("w", encoding="utf-8") as lines:
+    with (folder / "texts.txt").open("w", encoding="utf-8") as file:
         for several in _extra_texts(data, root):
             if not aside.intersection(several):
-                lines.writelines(f"{text}\n" for text in several)
+                file.writelines(f"{text}\n" for text in several)
 
 
 def _extra_text(data: Data, root: Path) -> Iterator[str]:

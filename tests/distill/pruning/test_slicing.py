@@ -140,14 +140,13 @@ def test_single_steps_with_a_cache_of_the_pruned_width(student: Student) -> None
     sliced = check(student, [max(1, channels // 3) for channels in CHANNELS], seed=5)
     widths = sliced.dimensions.widths
     with torch.no_grad():
-        visual = sliced.encoder(torch.randn(2, 3, 64, 64))
-        cross = sliced.decoder.cross(visual)
-        assert cross[0].shape == (2, 2, 4, widths.cross_attention)
+        memory = sliced.decoder.cross(sliced.encoder(torch.randn(2, 3, 64, 64)))
+        assert memory.keys.shape == (2, 2, 4, widths.cross_attention)
         tokens = torch.randint(0, 72, (2, 3, 10))
-        whole = sliced.decoder(tokens, *cross)
+        whole = sliced.decoder(tokens, memory)
         cache = [torch.zeros(2, 6, 12, widths.decoder_attention) for _ in range(2)]
         for position in range(10):
-            step, *cache = sliced.decoder.step(
-                tokens[:, :, position], torch.tensor([position]), *cross, *cache
+            step, _, *cache = sliced.decoder.step(
+                tokens[:, :, position], torch.tensor([position]), memory, *cache
             )
             torch.testing.assert_close(step, whole[:, :, position], rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.teachers.rollout import roll_out, to_texts
 from nanocap.student import Student
 from nanocap.student.controls import END, SPECIALS
+from nanocap.student.evidence import Seen
 
 
 @pytest.fixture
@@ -27,15 +28,15 @@ def student(recipe: Recipe) -> Student:
 def logits_after(student: Student, visual_BNC: Tensor, row: list[int]) -> Tensor:
     """Logits [V] of what follows `row`, from a full pass, what may not be drawn left out: what is
     no text, and an end before the first piece."""
-    cross = student.decoder.cross(visual_BNC)
-    logits = student.decoder(torch.tensor([[[3, 6, *row]]]), *cross)[0, 0, -1]
+    memory = student.decoder.cross(Seen.plain(visual_BNC))
+    logits = student.decoder(torch.tensor([[[3, 6, *row]]]), memory)[0, 0, -1]
     logits[[i for i in range(len(SPECIALS)) if i != END or not row]] = float("-inf")
     return logits
 
 
 def test_greedy_takes_the_likeliest_piece_until_the_end(student: Student) -> None:
     visual = torch.randn(3, 8, 32)
-    rows = roll_out(student, visual, 1, sample=False)
+    rows = roll_out(student, Seen.plain(visual), 1, sample=False)
     assert len(rows) == 3
     for index, row in enumerate(rows):
         for place, piece in enumerate(row):
@@ -48,16 +49,16 @@ def test_greedy_takes_the_likeliest_piece_until_the_end(student: Student) -> Non
 def test_photos_whose_captions_have_ended_are_left_behind(student: Student) -> None:
     """The others go on as if they were alone."""
     visual = torch.randn(12, 8, 32)
-    rows = roll_out(student, visual, 2, sample=False)
+    rows = roll_out(student, Seen.plain(visual), 2, sample=False)
     assert len({len(row) for row in rows}) > 2
     for index in range(12):
-        alone = roll_out(student, visual[index, None], 2, sample=False)
+        alone = roll_out(student, Seen.plain(visual[index, None]), 2, sample=False)
         assert rows[2 * index : 2 * index + 2] == alone
 
 
 @pytest.mark.parametrize("sample", [False, True])
 def test_rows_stand_by_photo_and_hold_text_only(student: Student, sample: bool) -> None:
-    rows = roll_out(student, torch.randn(2, 8, 32), 4, sample)
+    rows = roll_out(student, Seen.plain(torch.randn(2, 8, 32)), 4, sample)
     assert len(rows) == 8
     for row in rows:
         assert 1 <= len(row) <= student.dimensions.max_tokens - 1
@@ -70,7 +71,7 @@ def test_rows_stand_by_photo_and_hold_text_only(student: Student, sample: bool) 
 def test_samples_follow_the_distribution(student: Student) -> None:
     visual = torch.randn(1, 8, 32)
     count = 4000
-    rows = roll_out(student, visual, count, sample=True)
+    rows = roll_out(student, Seen.plain(visual), count, sample=True)
     probabilities = logits_after(student, visual, []).softmax(0)
     first = Counter(row[0] for row in rows)
     for piece, probability in enumerate(probabilities.tolist()):
@@ -92,7 +93,7 @@ def test_sampling_is_the_same_after_the_same_seed(student: Student) -> None:
     drawn = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
-        drawn.append(roll_out(student, visual, 3, sample=True))
+        drawn.append(roll_out(student, Seen.plain(visual), 3, sample=True))
     assert drawn[0] == drawn[1] != drawn[2]
 
 

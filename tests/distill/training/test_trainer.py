@@ -108,12 +108,12 @@ def test_the_monitor_scores_greedy_captions_of_photos_set_aside(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "magic"}, "stage 'self-critical' is of unknown kind 'magic'; known are superv"),
+        ({"kind": "magic"}, "stage 'self-critical' is of unknown kind 'magic'; known are naming"),
         (
             {"train": ("decoder", "all")},
             "stage 'self-critical' trains 'all'; known are decoder, enc",
         ),
-        ({"train": ()}, "stage 'self-critical' trains nothing; known are decoder, encoder, upper"),
+        ({"train": ()}, "stage 'self-critical' trains nothing; known are decoder, encoder, conc"),
     ],
 )
 def test_the_last_stage_is_checked_before_the_first_begins(

@@ -68,7 +68,7 @@ def test_a_start_must_fit(checkpoints: list[Path], recipe: Recipe) -> None:
     with pytest.raises(RecipeError, match="width 32, but the recipe asks for 64"):
         start.student(replace(recipe.dimensions(), width=64))
     fewer = start.student(replace(recipe.dimensions(), reducer="pool", keep=(4,)))
-    assert fewer.encoder(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 32)
+    assert fewer.encoder(torch.zeros(1, 3, 64, 64)).tokens.shape == (1, 4, 32)
     Student(recipe.dimensions()).save(checkpoints[1])  # as a stage leaves it
     with pytest.raises(RecipeError, match="must be a finished student"):
         Start(checkpoints[1])

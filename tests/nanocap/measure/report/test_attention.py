@@ -124,12 +124,13 @@ def torch_maps(student: Student, pixels: np.ndarray, monkeypatch: pytest.MonkeyP
 
     with torch.no_grad():
         normal = (torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() - 127) / 128
-        keys, values = decoder.cross(student.encoder(normal))
+        memory = decoder.cross(student.encoder(normal))
+        keys = memory.keys
         hooks = [
             layer.cross_query.register_forward_hook(softmax_of(index))
             for index, layer in enumerate(decoder.layers)
         ]
-        decoder(torch.tensor([[[*PREFIX, *IDS]]]), keys, values)
+        decoder(torch.tensor([[[*PREFIX, *IDS]]]), memory)
     for hook in hooks:
         hook.remove()
     mean = torch.stack(weights).mean(0)[len(PREFIX) - 1 : -1]
