@@ -97,6 +97,9 @@ class Stage:
     naming: float = 0.0  # weight of the concept head's loss
     texts: int = 0  # supervised: captions without photos (of `data.text`) that join a step
     swapped: float = 0.0  # share of these in which a noun gives way to a rare one
+    renamed: int = (
+        0  # supervised: captions of a step's photos in which a noun gives way, beside them
+    )
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -225,12 +228,15 @@ def check(recipe: Recipe) -> None:
         for name in stage.rewarded:
             if name not in names:
                 raise RecipeError(f"{at}.rewarded: {name!r} is not the name of a source")
-        if (stage.naming or stage.texts or stage.kind == "naming") and not recipe.data.concepts:
-            raise RecipeError(f"{at}: naming and texts need `data.concepts`, words to learn")
+        told = stage.texts or stage.renamed
+        if (stage.naming or told or stage.kind == "naming") and not recipe.data.concepts:
+            raise RecipeError(
+                f"{at}: naming, texts and renamed need `data.concepts`, words to know"
+            )
         if stage.kind == "naming" and not stage.naming:
             raise RecipeError(f"{at}.naming is the weight of its only loss: above 0")
-        if stage.texts and stage.kind != "supervised":
-            raise RecipeError(f"{at}.texts is for supervised stages only")
+        if told and stage.kind != "supervised":
+            raise RecipeError(f"{at}: texts and renamed are for supervised stages only")
         if stage.texts and not recipe.data.text:
             raise RecipeError(f"{at}.texts needs `data.text`, files of captions")
         if stage.swapped > 1:

@@ -15,7 +15,7 @@ from nanocap.distill.data.batches import Captions
 from nanocap.student import Student
 from nanocap.student.controls import PAD
 from nanocap.student.decoder import Decoder
-from nanocap.student.evidence import Seen, with_copies
+from nanocap.student.evidence import Seen, Told, with_copies
 
 LENGTH_PARTS = 4
 LEAST = 1e-5  # probability of all pieces that are not named, so that its logarithm exists
@@ -66,7 +66,7 @@ class CaptionLoss(nn.Module):
         smoothing: float,
         advantage: Tensor,
         guidance: Guidance | None = None,
-        told: tuple[Tensor, Tensor] | None = None,
+        told: Told | None = None,
         naming: Callable[[Seen], Tensor] | None = None,
     ) -> Tensor:
         """Sum over the target tokens of label-smoothed cross-entropy, weighted by row.
@@ -78,14 +78,13 @@ class CaptionLoss(nn.Module):
             advantage: [rows]; ones for supervised training. Self-critical training weighs the
                 log-probability of a sampled row by how much better than its peers it scored.
             guidance: teachers to learn from beside the captions.
-            told: evidence [T, E] and its certainty, of texts without photos, whose rows belong to
-                "photos" B to B + T - 1.
+            told: T captions whose rows belong to "photos" B to B + T - 1.
             naming: the loss of the concept head.
         """
         encoder = self.student.encoder
         photos = encoder.from_map(inputs) if from_maps else encoder(inputs)
         decoder = self.student.decoder
-        seen = photos if told is None else decoder.and_texts(photos, *told)
+        seen = photos if told is None else decoder.and_told(photos, told)
         total = seen.tokens.new_zeros((), dtype=torch.float32)
         if len(captions.image):
             total = cross_entropy(decoder, seen, captions, smoothing, advantage, guidance)

@@ -10,23 +10,25 @@ learned, too.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nanocap.distill.data import tokenizer as pieces
 from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.data.corpus import Corpus
 from nanocap.measure.metrics.facts.entries import lexicon
 from nanocap.student.controls import LENGTH, PREFIX, QUALITY
+from nanocap.student.evidence import NO_PHOTO, Told
 
 RARE = 30  # texts: a word that fewer have is put in the place of others
 SURE = (-0.7, 0.0)  # log probabilities of a word that was put in
+NOTHING: Mapping[int, float] = {}
 VOWELS = tuple("aeiou")
+LENGTH_TOLD = 0.5  # share of rows that are told their length
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Found:
     photos: Sequence[int]
     concepts: NDArray[np.int64]
     certainty: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A text, and concepts with log probabilities that its decoder is told, the likeliest first."""
+
+    text: str
+    evidence: dict[int, float]
 
 
 class TextEvidence:
@@ -75,80 +85,118 @@ class TextEvidence:
             seen[list(concepts.mentioned(text))] += 1
         self._rare = _by_kind(concepts, np.flatnonzero(seen < RARE))
 
-    def draw(self, random: np.random.Generator) -> tuple[list[int], list[int], list[float]]:
-        """A row `[quality, length, pieces...]`, its evidence as pieces, their log probabilities."""
+    def draw(self, random: np.random.Generator) -> Draft:
+        """A text, in the stage's share of texts with a noun that gave way to a rare one."""
         text = self._texts[int(random.integers(len(self._texts)))]
-        said = self._concepts.mentioned(text)
-        put = None
-        if said and random.random() < self._swapped:
-            text, said, put = self._swap(text, said, random)
-        evidence = self._evidence(said, put, random)
-        [ids] = pieces.encode(self._corpus.tokenizer, [text], self._longest)
-        length = "any" if random.random() < 0.5 else pieces.length_of(text)
-        row = [QUALITY["high"], LENGTH[length], *ids]
-        return row, [self._pieces[c] for c in evidence], [*evidence.values()]
+        if random.random() < self._swapped:
+            return self._swapped_in(text, random) or self._as_it_is(text, random)
+        return self._as_it_is(text, random)
+
+    def renamed(self, photo: int, random: np.random.Generator) -> Draft | None:
+        """A caption of a photo in which a noun gave way; None where none can.
+
+        Beside the photo it teaches that evidence counts for more than how things look.
+        """
+        captions = self._corpus.rows[photo].captions
+        return self._swapped_in(captions[int(random.integers(len(captions)))], random)
 
     def rows(
-        self, count: int, random: np.random.Generator
-    ) -> tuple[list[list[int]], Tensor, Tensor]:
-        """So many rows, and `told` of `CaptionLoss`."""
-        drawn = [self.draw(random) for _ in range(count)]
-        rows, evidence, certainty = zip(*drawn, strict=True)
-        return list(rows), torch.tensor(evidence), torch.tensor(certainty)
+        self, texts: int, renamed: int, photos: Sequence[int], random: np.random.Generator
+    ) -> tuple[list[list[int]], Told]:
+        """Rows `[quality, length, pieces...]`, and what their decoder is told.
+
+        Args:
+            texts: so many texts without photos.
+            renamed: so many captions of `photos` (the batch), at most.
+        """
+        drafts, places = [self.draw(random) for _ in range(texts)], [NO_PHOTO] * texts
+        for place in random.permutation(len(photos))[:renamed].tolist():
+            draft = self.renamed(photos[place], random)
+            if draft is not None:
+                drafts.append(draft)
+                places.append(place)
+        encoded = pieces.encode(
+            self._corpus.tokenizer, [draft.text for draft in drafts], self._longest
+        )
+        rows = []
+        for draft, ids in zip(drafts, encoded, strict=True):
+            length = pieces.length_of(draft.text) if random.random() < LENGTH_TOLD else "any"
+            rows.append([QUALITY["high"], LENGTH[length], *ids])
+        evidence = [[self._pieces[concept] for concept in draft.evidence] for draft in drafts]
+        certainty = [[*draft.evidence.values()] for draft in drafts]
+        return rows, Told(torch.tensor(evidence), torch.tensor(certainty), torch.tensor(places))
+
+    def _as_it_is(self, text: str, random: np.random.Generator) -> Draft:
+        return Draft(text, self._evidence([*self._concepts.mentioned(text)], random))
 
     def _evidence(
-        self, said: dict[int, int], put: int | None, random: np.random.Generator
+        self,
+        said: Sequence[int],
+        random: np.random.Generator,
+        sure: Mapping[int, float] = NOTHING,
+        gone: int | None = None,
     ) -> dict[int, float]:
-        """Concepts and their log probabilities, the likeliest first."""
+        """Concepts and their log probabilities, the likeliest first.
+
+        Args:
+            said: concepts of the text.
+            sure: others that are told in any case. gone: one that is not.
+        """
         known = [c for c in said if c in self._sharing]
         if known:
             near = self._sharing[known[int(random.integers(len(known)))]]
             place = near[int(random.integers(len(near)))]
         else:
             place = int(random.integers(len(self._found.photos)))
-        count = self._found.concepts.shape[1]
-        given = zip(self._found.concepts[place], self._found.certainty[place], strict=True)
-        evidence = {int(c): float(p) for c, p in given}
+        concepts, certainty = self._found.concepts[place], self._found.certainty[place]
+        evidence = dict(zip(concepts.tolist(), certainty.tolist(), strict=True))
         for concept in said:
             if concept not in evidence and random.random() < self.rates[concept]:
                 evidence[concept] = float(self._sure[int(random.integers(len(self._sure)))])
-        if put is not None:
-            evidence[put] = float(random.uniform(*SURE))
-        ordered = sorted(evidence, key=evidence.__getitem__, reverse=True)[:count]
+        evidence |= sure
+        if gone is not None:
+            evidence.pop(gone, None)
+        while len(evidence) < len(concepts):  # something that is found elsewhere
+            other = self._found.concepts[int(random.integers(len(self._found.photos)))]
+            evidence.setdefault(int(random.choice(other)), min(evidence.values()))
+        ordered = sorted(evidence, key=evidence.__getitem__, reverse=True)[: len(concepts)]
         return {concept: evidence[concept] for concept in ordered}
 
-    def _swap(
-        self, text: str, said: dict[int, int], random: np.random.Generator
-    ) -> tuple[str, dict[int, int], int | None]:
+    def _swapped_in(self, text: str, random: np.random.Generator) -> Draft | None:
         """The text with one of its nouns, in the singular, replaced by a rare one of its kind."""
-        words = text.split()
+        words, said = text.split(), self._concepts.mentioned(text)
         whole = [c for c, place in said.items() if words[place] == self._concepts.words[c]]
         if not whole:
-            return text, said, None
+            return None
         old = whole[int(random.integers(len(whole)))]
-        near = self._rare.get(_kind(self._concepts.words[old]), ())
-        if not len(near):
-            return text, said, None
-        new, place = int(near[int(random.integers(len(near)))]), said[old]
+        near = self._rare[_kind(self._concepts, old)]
+        if not near:
+            return None
+        new, place = near[int(random.integers(len(near)))], said[old]
         words[place] = self._concepts.words[new]
         if place and words[place - 1] in ("a", "an"):
             words[place - 1] = "an" if words[place].startswith(VOWELS) else "a"
-        rest = {concept: at for concept, at in said.items() if concept != old}
-        return " ".join(words), {**rest, new: place}, new
+        sure = {new: float(random.uniform(*SURE))}
+        return Draft(" ".join(words), self._evidence([*said], random, sure, gone=old))
 
 
 KINDS = ("animal", "food", "vehicle", "clothing", "person", "building", "plant")
+CLASSES = {"animal": range(398), "food": range(924, 970)}  # of ImageNet
 
 
-def _kind(word: str) -> str:
+def _kind(concepts: ConceptWords, number: int) -> str:
     """A rough kind of thing, for which another of the same kind makes sense."""
+    for kind, classes in CLASSES.items():
+        if concepts.classes[number] and concepts.classes[number][0] in classes:
+            return kind
     objects = lexicon().objects
-    kinds = objects.kinds.get(objects.names.get(word, ""), frozenset())
+    name = objects.names.get(concepts.words[number], "")
+    kinds = objects.kinds.get(name, frozenset())
     return next((kind for kind in KINDS if kind in kinds), "thing")
 
 
 def _by_kind(concepts: ConceptWords, numbers: NDArray[np.int64]) -> dict[str, list[int]]:
     kinds: dict[str, list[int]] = defaultdict(list)
-    for number in numbers:
-        kinds[_kind(concepts.words[number])].append(int(number))
+    for number in numbers.tolist():
+        kinds[_kind(concepts, number)].append(number)
     return kinds

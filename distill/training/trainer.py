@@ -122,7 +122,7 @@ def _train_stage(
     masks = Masks(student, stage.keep) if stage.keep < 1 else None
     names = Names(run.corpus, run.recipe, stage.naming).to(device) if stage.naming else None
     texts = None
-    if stage.texts:  # as the stage begins: so that a resumed one draws the same
+    if stage.texts or stage.renamed:  # as the stage begins: so that a resumed one draws the same
         found = look_for_concepts(run.corpus, student, feed)
         texts = TextEvidence(run.corpus, found, student.dimensions.max_tokens, stage.swapped)
     first = 0
@@ -168,10 +168,12 @@ def _train_stage(
             target = kind.target(step, photos, places, inputs, feed.from_maps)
             told = None
             if texts is not None:
-                share = len(range(stage.texts)[rank::world])
-                rows, *drawn = texts.rows(share, schedule.random(step, rank, 3))
-                target = target.and_rows(rows, len(photos))
-                told = drawn[0].to(device), drawn[1].to(device)
+                share, renamed = (
+                    len(range(count)[rank::world]) for count in (stage.texts, stage.renamed)
+                )
+                drawn = schedule.random(step, rank, 3)
+                rows, told = texts.rows(share, renamed, photos, drawn)
+                target, told = target.and_rows(rows, len(photos)), told.to(device)
             naming = None if names is None else names.of(photos, inputs, feed.from_maps)
             guidance = None
             if guides is not None:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from nanocap.student.controls import PAD
 from nanocap.student.dimensions import Dimensions
-from nanocap.student.evidence import Seen, has_said, with_copies
+from nanocap.student.evidence import NO_PHOTO, Seen, Told, has_said, with_copies
 from nanocap.student.layers import MASKED, MLP, attend
 
 LEAST_SURE = -9.0  # a log probability, so that certainty goes in as a number of about one
@@ -129,19 +129,16 @@ class Decoder(nn.Module):
         values = torch.stack([layer.cross_value(memory_BNC) for layer in layers])
         return Memory(keys, values, seen.evidence, copy_keys)
 
-    def and_texts(self, seen: Seen, evidence: Tensor, certainty: Tensor) -> Seen:
-        """Photos, and behind them texts that have none: all that is seen of these is evidence.
-
-        Args:
-            evidence, certainty: [T, E], of T texts; see `Seen`.
-        """
-        texts, (_, tokens, width) = len(evidence), seen.tokens.shape
+    def and_told(self, seen: Seen, told: Told) -> Seen:
+        """Photos, and behind them captions that are told what to see."""
         assert self.nothing is not None
-        nothing = self.nothing.to(seen.tokens.dtype).expand(texts, tokens, width)
+        tokens = seen.tokens[told.photo.clamp(min=0)]
+        nothing = self.nothing.to(tokens.dtype).expand_as(tokens)
+        without = (told.photo == NO_PHOTO)[:, None, None]
         return Seen(
-            torch.cat([seen.tokens, nothing]),
-            torch.cat([seen.evidence, evidence]),
-            torch.cat([seen.certainty, certainty]),
+            torch.cat([seen.tokens, torch.where(without, nothing, tokens)]),
+            torch.cat([seen.evidence, told.evidence]),
+            torch.cat([seen.certainty, told.certainty]),
             seen.classes,
             seen.words,
         )

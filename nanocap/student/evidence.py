@@ -56,6 +56,26 @@ class Seen(NamedTuple):
         return cls(tokens_BNC, none.long(), none, none, none)
 
 
+NO_PHOTO = -1
+
+
+class Told(NamedTuple):
+    """What the decoder is told of captions in training, whatever their photos show.
+
+    Attributes:
+        evidence, certainty: [T, E], as in `Seen`.
+        photo: int64 [T], the photo of the batch that a caption has; `NO_PHOTO` for none.
+    """
+
+    evidence: Tensor
+    certainty: Tensor
+    photo: Tensor
+
+    def to(self, device: torch.device) -> Told:
+        """The same on another device."""
+        return Told(*(each.to(device) for each in self))
+
+
 @dataclass(frozen=True)
 class Concepts:
     """Words that a concept head knows.

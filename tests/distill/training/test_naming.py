@@ -35,6 +35,7 @@ batch = 6
 views = 1
 texts = 5
 swapped = 0.5
+renamed = 3
 naming = 1.0
 warmup = 1
 checkpoint = 2
@@ -134,7 +135,7 @@ def test_the_trunk_that_is_not_to_be_forgotten_is_imagenets() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("concepts = 5\n", "", "naming and texts need `data.concepts`"),
+        ("concepts = 5\n", "", "renamed need `data.concepts`"),
         ("swapped = 0.5", "swapped = 1.5", "swapped is a share"),
         ("naming = 1.0\nviews = 1\nwarmup = 1\nevaluate = 0", "views = 1", "its only loss"),
         ('"efficientnet-lite0"', '""', "a trunk with a classifier"),

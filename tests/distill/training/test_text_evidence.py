@@ -12,8 +12,9 @@ import pytest
 from nanocap.distill.data.corpus import Corpus, prepare
 from nanocap.distill.recipes.recipe import load_recipe
 from nanocap.distill.training.naming import NamingTable
-from nanocap.distill.training.text_evidence import Found, TextEvidence
+from nanocap.distill.training.text_evidence import Draft, Found, TextEvidence
 from nanocap.student.controls import END, PREFIX
+from nanocap.student.evidence import NO_PHOTO
 
 EVIDENCE = 4
 
@@ -53,14 +54,9 @@ def finding(corpus: Corpus, *words: str) -> Found:
     return Found(photos, np.tile(np.array(row), (len(photos), 1)), sure)
 
 
-def drawn_rows(corpus: Corpus, found: Found, swapped: float, count: int = 60) -> list[Any]:
+def drafts(corpus: Corpus, found: Found, swapped: float, count: int = 60) -> list[Draft]:
     rows = TextEvidence(corpus, found, 16, swapped)
     return [rows.draw(np.random.default_rng(seed)) for seed in range(count)]
-
-
-def words_of(corpus: Corpus, row: list[int]) -> str:
-    text: str = corpus.tokenizer.decode(row[PREFIX:])
-    return text.strip()
 
 
 def test_texts_of_photos_that_were_set_aside_are_left_out(corpus: Corpus) -> None:
@@ -69,12 +65,26 @@ def test_texts_of_photos_that_were_set_aside_are_left_out(corpus: Corpus) -> Non
     assert {"a dog chases a ball", "a dog running", "the cat sleeps"} <= set(corpus.texts)
 
 
-def test_rows_are_texts_with_evidence_likeliest_first(corpus: Corpus, found: Found) -> None:
-    for row, evidence, certainty in drawn_rows(corpus, found, swapped=0.0):
-        assert words_of(corpus, row) in corpus.texts
-        assert row[-1] == END
-        assert len(evidence) == len(set(evidence)) == len(certainty) == EVIDENCE
+def test_texts_have_evidence_likeliest_first(corpus: Corpus, found: Found) -> None:
+    for draft in drafts(corpus, found, swapped=0.0):
+        assert draft.text in corpus.texts
+        certainty = [*draft.evidence.values()]
+        assert len(certainty) == EVIDENCE
         assert certainty == sorted(certainty, reverse=True)
+
+
+def test_rows_of_texts_and_of_photos(corpus: Corpus, found: Found) -> None:
+    photos = [i for i in corpus.training() if "square" in corpus.rows[i].captions[0]][:5]
+    rows, told = TextEvidence(corpus, found, 16, 0.0).rows(4, 3, photos, np.random.default_rng(0))
+    assert len(rows) == len(told.evidence) == len(told.certainty) == 7
+    assert told.photo[:4].tolist() == [NO_PHOTO] * 4
+    assert len(set(told.photo[4:].tolist())) == 3
+    for row, place in zip(rows[4:], told.photo[4:].tolist(), strict=True):
+        assert row[-1] == END
+        text = corpus.tokenizer.decode(row[PREFIX:]).strip()
+        said = corpus.rows[photos[place]].captions
+        assert text not in said
+        assert any(len(set(text.split()) - set(one.split())) <= 2 for one in said)  # noun, article
 
 
 def test_its_own_words_are_told_as_often_as_the_head_finds_them(
@@ -92,21 +102,32 @@ def test_its_own_words_are_told_as_often_as_the_head_finds_them(
 def test_a_rare_word_takes_the_place_of_another_and_is_told(corpus: Corpus, found: Found) -> None:
     assert corpus.concepts is not None
     swapped = 0
-    for row, evidence, certainty in drawn_rows(corpus, found, swapped=1.0):
-        text = words_of(corpus, row)
-        if text in corpus.texts:
+    for draft in drafts(corpus, found, swapped=1.0):
+        if draft.text in corpus.texts:
             continue
         swapped += 1
-        said = [corpus.concepts.words[c] for c in corpus.concepts.mentioned(text)]
-        told = [corpus.tokenizer.id_to_token(i).strip("\u2581") for i in evidence]
-        new = [word for word in said if word in told and certainty[told.index(word)] > -0.75]
-        assert new, (text, told)
-        assert " a apple" not in f" {text}"
+        said = corpus.concepts.mentioned(draft.text)
+        sure = [concept for concept in said if draft.evidence.get(concept, -9.0) > -0.75]
+        assert sure
+        assert len(draft.evidence) == EVIDENCE
+        assert " a apple" not in f" {draft.text}"
     assert swapped > 10
 
 
+def test_a_word_that_gave_way_is_not_told(corpus: Corpus, found: Found) -> None:
+    assert corpus.concepts is not None
+    square = corpus.concepts.number["square"]
+    rows = TextEvidence(corpus, found, 16, 0.0)
+    photo = next(i for i in corpus.training() if "square" in corpus.rows[i].captions[0])
+    for seed in range(20):
+        draft = rows.renamed(photo, np.random.default_rng(seed))
+        assert draft is not None
+        assert "square" not in draft.text.split()
+        assert square not in draft.evidence
+
+
 def test_the_same_randomness_draws_the_same(corpus: Corpus, found: Found) -> None:
-    assert drawn_rows(corpus, found, 0.5, 10) == drawn_rows(corpus, found, 0.5, 10)
+    assert drafts(corpus, found, 0.5, 10) == drafts(corpus, found, 0.5, 10)
 
 
 def test_which_words_the_captions_of_a_photo_have(corpus: Corpus) -> None:
