@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.measure.metrics.cider import Cider
+from nanocap.measure.metrics.phrases import phrases
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +69,41 @@ class RetrievalReward:
         scale, _ = self._scorer.scorer.scales()
         shares = (cosines * scale.detach().cpu()).softmax(1).double().numpy()
         return np.array([shares[i, batch.index(photo)] for i, photo in enumerate(photos)])
+
+
+class WornReward:
+    """Minus how much more often a batch says the phrases of a caption than people do.
+
+    Likelihood, beams and CIDEr all favour "on top of a". What people say is counted in all of their
+    captions and in those of the batch's own photos, of which the larger share holds.
+    """
+
+    name = "worn"
+
+    def __init__(self, corpus: Corpus):
+        self._corpus = corpus
+        self._people = _shares(
+            caption for index in corpus.training() for caption in corpus.rows[index].captions
+        )
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        ours = _shares(texts)
+        about = (self._corpus.rows[photo].captions for photo in sorted(set(photos)))
+        here = _shares(caption for captions in about for caption in captions)
+        excess = {
+            phrase: max(0.0, share - max(self._people[phrase], here[phrase]))
+            for phrase, share in ours.items()
+        }
+        return -np.array([sum(excess[phrase] for phrase in phrases(text)) for text in texts])
+
+
+def _shares(captions: Iterable[str]) -> Counter[str]:
+    """Which share of the captions has each phrase."""
+    counts, total = Counter[str](), 0
+    for caption in captions:
+        counts.update(phrases(caption))
+        total += 1
+    return Counter({phrase: count / total for phrase, count in counts.items()})
 
 
 class RepetitionReward:

@@ -19,7 +19,13 @@ from nanocap.distill.recipes.recipe import Stage
 from nanocap.distill.teachers.rollout import PROMPT, roll_out, to_texts
 from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.losses import target_count
-from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward, Reward
+from nanocap.distill.training.rewards import (
+    CiderReward,
+    RepetitionReward,
+    RetrievalReward,
+    Reward,
+    WornReward,
+)
 from nanocap.student import Student
 from nanocap.student.controls import PREFIX, QUALITY
 
@@ -112,6 +118,8 @@ class SelfCritical:
             self.rewards.append((found, context.stage.retrieval))
         if context.stage.repetition:
             self.rewards.append((RepetitionReward(context.corpus), context.stage.repetition))
+        if context.stage.worn:
+            self.rewards.append((WornReward(context.corpus), context.stage.worn))
 
     def target(
         self, step: int, photos: Sequence[int], places: Sequence[int], inputs: Tensor, maps: bool

@@ -16,7 +16,12 @@ from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.recipes.recipe import Recipe
 from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.distill.training.monitor import Floor, Monitor
-from nanocap.distill.training.rewards import CiderReward, RepetitionReward, RetrievalReward
+from nanocap.distill.training.rewards import (
+    CiderReward,
+    RepetitionReward,
+    RetrievalReward,
+    WornReward,
+)
 from nanocap.errors import RecipeError
 from nanocap.scorer import Scorer, ScorerDimensions
 from nanocap.student import Student
@@ -53,6 +58,21 @@ def test_retrieval_is_the_share_of_the_own_photo(scorer_file: Path, corpus: Corp
 def test_a_photo_alone_is_always_found(scorer_file: Path, corpus: Corpus) -> None:
     reward = RetrievalReward(corpus, ImageTextScorer.load(scorer_file))
     np.testing.assert_allclose(reward.score(["a b", "c"], [7, 7]), [1.0, 1.0])
+
+
+def test_a_worn_phrase_costs_what_it_is_said_too_often(corpus: Corpus) -> None:
+    captions = [text for i in corpus.training() for text in corpus.rows[i].captions]
+    here = [text for photo in {4, 9, 20} for text in corpus.rows[photo].captions]
+    people = max(
+        sum("on a red" in text for text in several) / len(several) for several in (captions, here)
+    )
+    worn = "circle on a red"  # the phrases "circle on a", "on a red"
+    found = WornReward(corpus).score([worn, "a", "on a red", "b"], PHOTOS)
+    assert found[1] == found[3] == 0
+    assert found[2] == pytest.approx(people - 0.5)  # it stands in two of four
+    assert found[0] <= found[2] < 0
+    own = [corpus.rows[photo].captions[0] for photo in PHOTOS]
+    assert (WornReward(corpus).score(own, PHOTOS) > found[0]).all()
 
 
 def test_cider_takes_each_photos_own_captions(corpus: Corpus) -> None:
