@@ -36,7 +36,9 @@ class DecodeOne(nn.Module):
         self.places = FloatTable(_places(centred(decoder.positions)))
         self.layers = nn.ModuleList(_Layer(cast(DecoderLayer, x), decoder) for x in decoder.layers)
         self.norm = Norm(decoder.norm)
-        self.logits = _logits(decoder)
+        self.logits, self.asks = _logits(decoder), None
+        if decoder.copying is not None:
+            self.asks = reads(decoder.norm, decoder.copying.query)
 
     def forward(
         self,
@@ -44,16 +46,17 @@ class DecodeOne(nn.Module):
         position: Tensor,
         cross_keys: Tensor,
         cross_values: Tensor,
+        copy_keys: Tensor | None,
         *caches: Tensor,
     ) -> tuple[Tensor, ...]:
         """The next logits.
 
         Args:
             tokens: int64 [R]; position: int64 [1].
-            cross_keys, cross_values: what `EncodeOne` gave.
+            cross_keys, cross_values, copy_keys: what `EncodeOne` gave.
             caches: of each layer its keys and then its values.
         Returns:
-            the logits, then the caches as they came.
+            the logits, then the caches as they came, then logits [1, R, E] of copying, if any.
         """
         row = self.places(position)
         cuts = (0, self.width, *(self.width + i * self.length for i in (1, 2, 3)))
@@ -72,7 +75,11 @@ class DecodeOne(nn.Module):
                 bias,
             )
             written += both
-        return self.logits(self.norm(x)), *written
+        x = self.norm(x)
+        if self.asks is None or copy_keys is None:
+            return self.logits(x), *written
+        copies = torch.bmm(self.asks(x).unsqueeze(0), copy_keys.permute(0, 2, 1))
+        return self.logits(x), *written, copies
 
 
 class _Layer(nn.Module):

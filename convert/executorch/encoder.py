@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nanocap.convert.executorch.merging import Merging
 from nanocap.convert.executorch.norms import Norm, centred, reads, writes
+from nanocap.convert.executorch.tables import Table
 from nanocap.student import Student
 from nanocap.student.decoder import DecoderLayer
 from nanocap.student.encoder import EncoderBlock
@@ -21,14 +22,15 @@ from nanocap.student.trunk import PIXEL_MEAN, PIXEL_STD
 class EncodeOne(nn.Module):
     """Pixels uint8 [1, S, S, 3] to cross-attention's keys [L * H, C, N] and values [L * H, N, C].
 
-    L decoder layers, H heads of C channels, N visual tokens: as the decoder multiplies them.
+    L decoder layers, H heads of C channels, N memory tokens: as the decoder multiplies them. With a
+    concept head also `evidence`, `certainty` and `copy_keys`, as `EncoderGraph` gives them.
     """
 
     pixel_mean: Tensor
     pixel_scale: Tensor
     positions: Tensor
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, table: Table) -> None:
         super().__init__()
         encoder, dimensions = student.encoder, student.dimensions
         layers = cast("list[DecoderLayer]", list(student.decoder.layers))
@@ -45,10 +47,13 @@ class EncodeOne(nn.Module):
             for block, tokens in zip(encoder.blocks, (self.grid**2, *dimensions.keep), strict=False)
         )
         self.norm = Norm(encoder.norm)
-        self.keys = reads(encoder.norm, *(layer.cross_key for layer in layers))
-        self.values = reads(encoder.norm, *(layer.cross_value for layer in layers))
+        self.evidence = _Evidence(student, table) if dimensions.evidence else None
+        # words of the evidence stand beside the visual tokens, and have no part in their norm
+        norm = encoder.norm if self.evidence is None else nn.LayerNorm(dimensions.width)
+        self.keys = reads(norm, *(layer.cross_key for layer in layers))
+        self.values = reads(norm, *(layer.cross_value for layer in layers))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         x_BCHW = (pixels.float().permute(0, 3, 1, 2) - self.pixel_mean) * self.pixel_scale
         middle = self.trunk.lower(x_BCHW)
         top = self.trunk.upper(middle)
@@ -57,15 +62,50 @@ class EncodeOne(nn.Module):
         for block in self.blocks:
             x, size = block(x, size)
         x = self.norm(x)
+        told: tuple[Tensor, ...] = ()
+        if self.evidence is not None:
+            x, *told = self.evidence(top, x)
         split = (x.shape[0], self.heads, -1)
         keys, values = self.keys(x).reshape(split), self.values(x).reshape(split)
-        return keys.permute(1, 2, 0), values.permute(1, 0, 2)
+        return keys.permute(1, 2, 0), values.permute(1, 0, 2), *told
 
     def _onto_grid(self, x_NC: Tensor, top_NC: Tensor) -> Tensor:
         """Each token of the coarse map added to the four of the fine one above it."""
         coarse = self.grid // 2
         fine = x_NC.reshape(coarse, 2, coarse, 2, -1)
         return (fine + top_NC.reshape(coarse, 1, coarse, 1, -1)).reshape(x_NC.shape)
+
+
+class _Evidence(nn.Module):
+    """See `ConceptHead` and `Copying`."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, student: Student, table: Table) -> None:
+        super().__init__()
+        head, copying, norm = (
+            student.encoder.concepts,
+            student.decoder.copying,
+            student.encoder.norm,
+        )
+        assert head is not None
+        assert copying is not None
+        self.head, self.copying = head, copying
+        self.register_buffer("scale", norm.weight.detach())
+        self.register_buffer("shift", norm.bias.detach())
+        self.words = table(student.decoder.embedding.weight[head.pieces].detach())
+
+    def forward(self, top_BCHW: Tensor, normed_NC: Tensor) -> tuple[Tensor, ...]:
+        """Memory tokens [N, C], then `evidence`, `certainty` and `copy_keys` of the photo."""
+        head, tokens = self.head, normed_NC * self.scale + self.shift
+        pooled = head.down(top_BCHW.mean((2, 3)))
+        words = head.words(torch.cat([pooled, tokens.mean(0, keepdim=True)], 1))
+        concepts, certainty = head.likeliest(head.classes(pooled), words)
+        flat = concepts.flatten()
+        told = self.copying(self.words(flat).unsqueeze(0), certainty)
+        evidence = head.pieces.index_select(0, flat).unsqueeze(0)
+        return torch.cat([tokens, told[0]]), evidence, certainty, self.copying.key(told)
 
 
 class _Block(nn.Module):

@@ -31,8 +31,6 @@ def export(student: Student, precisions: Sequence[str], job: Job) -> list[Export
     check_precisions("executorch", precisions, PRECISIONS, calibrated, job)
     if student.dimensions.pruned is not None:  # its graphs and its engine know one width
         raise ConversionError("executorch takes no pruned student; choose onnx or coreml")
-    if student.dimensions.evidence:
-        raise ConversionError("executorch takes no student with evidence; choose onnx or coreml")
     budgets = job.tokens or (student.dimensions.visual_tokens,)
     return [
         _export(with_tokens(student, tokens), precision, job, student.dimensions.visual_tokens)

@@ -19,9 +19,10 @@ from nanocap.bundle.manifest import StateTensor
 from nanocap.convert.executorch.decoder import DecodeOne
 from nanocap.convert.executorch.encoder import EncodeOne
 from nanocap.convert.executorch.integers import quantize
-from nanocap.convert.executorch.tables import BLOCK, ByteTable, FloatTable, NibbleTable
-from nanocap.convert.graphs.modules import CACHES, SEEN, Sizes, state_tensors
+from nanocap.convert.executorch.tables import BLOCK, ByteTable, FloatTable, NibbleTable, Table
+from nanocap.convert.graphs.modules import CACHES, SEEN, TOLD, Sizes, state_tensors
 from nanocap.student import Dimensions, Student
+from nanocap.student.evidence import has_said, with_copies
 from nanocap.student.search import CONSTANT, Search, SearchState
 
 Photos = npt.NDArray[np.uint8]  # [photos, S, S, 3]
@@ -33,9 +34,9 @@ ROWS = Dim("rows", min=1, max=MAX_BEAMS)
 class Begin(nn.Module):
     """A photo to the state of its search: what `EncodeOne` sees, and caches that hold nothing."""
 
-    def __init__(self, student: Student, search: Search) -> None:
+    def __init__(self, student: Student, search: Search, table: Table = FloatTable) -> None:
         super().__init__()
-        self.encoder, self.search = EncodeOne(student), search
+        self.encoder, self.search = EncodeOne(student, table), search
         self.layers, self.caches = student.dimensions.decoder_layers, _caches(student.dimensions)
 
     def forward(
@@ -50,27 +51,35 @@ class Begin(nn.Module):
         beams = beam_places.shape[0]
         state = self.search.begin(1, beams, quality, length, length_penalty)
         empty = (torch.zeros(beams, *s) for _ in range(self.layers) for s in self.caches)
-        return *(each.unsqueeze(1) for each in self.encoder(pixels)), *state, *empty
+        keys, values, *told = self.encoder(pixels)
+        return keys.unsqueeze(1), values.unsqueeze(1), *told, *state, *empty
 
 
 class Step(nn.Module):
     """A state to the moving part of the next, and the logits [1, K, V]."""
 
-    def __init__(self, student: Student, search: Search, table: Callable[[Tensor], nn.Module]):
+    def __init__(self, student: Student, search: Search, table: Table):
         super().__init__()
         self.decoder, self.search = DecodeOne(student, table), search
+        self.told = len(TOLD) if student.dimensions.evidence else 0
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """Args: state: as `state_of` lists it, of one photo."""
         searched = len(SearchState._fields)
         cross_keys, cross_values, *others = state
+        told, others = others[: self.told], others[self.told :]
+        evidence, _, copy_keys = told or (None, None, None)
         before, caches = SearchState(*others[:searched]), others[searched:]
         # flattened, for to squeeze is to copy
         tokens, *cross = (x.flatten(0, 1) for x in (before.tokens, cross_keys, cross_values))
-        logits, *written = self.decoder(tokens, before.position, *cross, *caches)
-        after, rows = self.search.step(before, logits.unsqueeze(0))
+        found, *written = self.decoder(tokens, before.position, *cross, copy_keys, *caches)
+        logits = both = found.unsqueeze(0)
+        if evidence is not None:
+            *written, copies = written
+            both = with_copies(logits, copies, evidence, has_said(before.ids, evidence))
+        after, rows = self.search.step(before, both)
         moved = (value for name, value in after._asdict().items() if name not in CONSTANT)
-        return *moved, *(cache.index_select(0, rows) for cache in written), logits.unsqueeze(0)
+        return *moved, *(cache.index_select(0, rows) for cache in written), logits
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ def begin_int8(student: Student, search: Search, photos: Photos) -> ExportedProg
     """`begin` with an int8 trunk and linear layers."""
     rest = begin_example(student.dimensions)[1:]
     seen = ((torch.from_numpy(photo[None]), *rest) for photo in photos)
-    return _export_begin(quantize(begin(student, search, photos), seen), student.dimensions)
+    program = _export_begin(Begin(student, search, ByteTable).eval(), student.dimensions)
+    return _export_begin(quantize(program, seen), student.dimensions)
 
 
 def step_int8(student: Student, search: Search) -> ExportedProgram:
@@ -123,14 +133,14 @@ def step_int4(student: Student, search: Search) -> ExportedProgram:
 def state_of(sizes: Dimensions, search: Search) -> tuple[StateTensor, ...]:
     """The state between the methods: as of every backend, but for the caches and what is seen."""
     by_head, channels = sizes.heads * sizes.decoder_layers, sizes.width // sizes.heads
-    seen = ((channels, sizes.visual_tokens), (sizes.visual_tokens, channels))
+    seen = ((channels, sizes.memory_tokens), (sizes.memory_tokens, channels))
     common = state_tensors(Sizes.of(sizes), search)
     return (
         *(
             StateTensor(name, "float32", (by_head, "images", *shape), constant=True)
             for name, shape in zip(SEEN, seen, strict=True)
         ),
-        *(tensor for tensor in common if tensor.name in SearchState._fields),
+        *(tensor for tensor in common if tensor.name in (*TOLD, *SearchState._fields)),
         *(
             StateTensor(f"{name}_{layer}", "float32", ("rows", *shape))
             for layer in range(sizes.decoder_layers)

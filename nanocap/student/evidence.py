@@ -25,6 +25,7 @@ from nanocap.student.dimensions import Dimensions
 CLASSES = 1000  # of ImageNet
 RANK = 256  # of their classifier, which would be an eighth of a student as one matrix
 TOP_CHANNELS = 1280  # of the trunk's last map: the first of them, where several stand side by side
+LEAST = 1e-4  # probability of a concept, so that its logarithm exists
 WAYS = 4  # words that a class may count for: a terrier is a dog, too
 
 
@@ -115,7 +116,8 @@ class ConceptHead(nn.Module):
         pooled = self.down(pooled_BC)
         classes = self.classes(pooled)
         words = self.words(torch.cat([pooled, tokens_BNC.mean(1)], 1))
-        evidence, certainty = self._likeliest(classes.float(), words.float())
+        concepts, certainty = self.likeliest(classes.float(), words.float())
+        evidence = self.pieces.index_select(0, concepts.flatten()).reshape(concepts.shape)
         return Seen(tokens_BNC, evidence, certainty, classes, words)
 
     def probabilities(self, classes: Tensor, words: Tensor) -> Tensor:
@@ -127,10 +129,10 @@ class ConceptHead(nn.Module):
         learned = F.pad(torch.sigmoid(words), (0, self.concepts - words.shape[1]))
         return torch.maximum(named, learned)
 
-    def _likeliest(self, classes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        values, places = self.probabilities(classes, words).topk(self.evidence, 1)
-        evidence = self.pieces.index_select(0, places.flatten()).reshape(places.shape)
-        return evidence, values.clamp(1e-4, 1.0).log()
+    def likeliest(self, classes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest concepts, int64 [B, E], and their log probabilities."""
+        values, concepts = self.probabilities(classes, words).topk(self.evidence, 1)
+        return concepts, values.clamp(LEAST, 1.0).log()
 
     @torch.no_grad()
     def define(self, concepts: Concepts) -> None:

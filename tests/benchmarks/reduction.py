@@ -171,12 +171,14 @@ def executorch_encoder(folder: Path, pixels: np.ndarray) -> Callable[[], object]
 
     from nanocap.convert.executorch.encoder import EncodeOne
     from nanocap.convert.executorch.lowering import lower
+    from nanocap.convert.executorch.tables import FloatTable
 
     file = folder / "encode.pte"
     if not file.exists():
         print(f"{folder.name}: lowering for ExecuTorch", file=sys.stderr)
         student = Student.load(folder / "student.safetensors")[0]
-        program = torch.export.export(EncodeOne(student).eval(), (torch.from_numpy(pixels),))
+        encoder = EncodeOne(student, FloatTable).eval()
+        program = torch.export.export(encoder, (torch.from_numpy(pixels),))
         file.write_bytes(lower({"encode": program}, {})[0])
     if portable_lib._threadpool_get_thread_count() != 1:
         portable_lib._unsafe_reset_threadpool(1)

@@ -17,7 +17,6 @@ from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import SearchDefaults
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
-from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
 from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
@@ -127,10 +126,22 @@ def test_core_ml_takes_it(told: Checkpoint, tiny: Any, tmp_path: Path) -> None:
     assert parity.max_logit_difference < 1e-4
 
 
-def test_executorch_says_that_it_does_not(told: Checkpoint, tiny: Any) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_executorch_takes_it(told: Checkpoint, tiny: Any, precision: str) -> None:
     pytest.importorskip("executorch")
-    pixels = tiny.pixels(2)
-    job = Job(told.probe(pixels, SearchDefaults()), told.search(), pixels)
-    with pytest.raises(ConversionError) as caught:
-        load_exporter("executorch").export(told.student, ["fp32"], job)
-    assert str(caught.value) == "executorch takes no student with evidence; choose onnx or coreml"
+    pixels = tiny.pixels(4)
+    probe = told.probe(pixels, SearchDefaults())
+    job = Job(probe, told.search(), pixels)
+    (made,) = load_exporter("executorch").export(told.student, [precision], job)
+    engine, eager = tiny.engine(made), EagerEngine(told.student, told.search())
+    parity = compare(eager, engine, probe)
+    assert parity.mean_logit_difference < (0.5 if precision == "int8" else 1e-4)
+    ours, theirs = (each.begin(pixels, 2, 3, 6, 1.0) for each in (engine, eager))
+    same = ours["evidence"] == theirs["evidence"]
+    assert same.mean() > (0.7 if precision == "int8" else 0.99)
+    if precision == "fp32":
+        np.testing.assert_allclose(ours["copy_keys"], theirs["copy_keys"], atol=1e-4)
+        while theirs["going"].any():
+            ours, theirs = engine.step(ours), eager.step(theirs)
+        assert np.array_equal(ours["answer_ids"], theirs["answer_ids"])

@@ -55,8 +55,8 @@ def test_a_word_has_its_classes_together(head: ConceptHead) -> None:
 
 def test_the_likeliest_words_are_told(head: ConceptHead) -> None:
     classes, words = logits_for({5: 0.2, 6: 0.1, 7: 0.5}), torch.tensor([[2.0, -9.0]])
-    evidence, certainty = head._likeliest(classes, words)
-    assert evidence.tolist() == [[11, 14]]
+    concepts, certainty = head.likeliest(classes, words)
+    assert head.pieces[concepts].tolist() == [[11, 14]]
     assert certainty.exp()[0].tolist() == pytest.approx([0.8808, 0.5004], abs=1e-3)
 
 

@@ -109,7 +109,7 @@ def test_the_rewritten_encoder_equals_the_graph(tiny: Any, reducer: str) -> None
     student = tiny.student(reducer)
     pixels = torch.from_numpy(tiny.pixels(1))
     with torch.no_grad():
-        keys, values = EncodeOne(student).eval()(pixels)  # [L * H, C, N], [L * H, N, C]
+        keys, values = EncodeOne(student, FloatTable).eval()(pixels)  # [L * H, C, N], [L * H, N, C]
         expected = EncoderGraph(student).eval()(pixels)  # [L, 1, N, D] each
     tokens = expected[0].shape[2]
     for found, wanted in ((keys.transpose(1, 2), expected[0]), (values, expected[1])):
@@ -213,7 +213,9 @@ def test_all_that_holds_weights_becomes_integers(tiny: Any) -> None:
     holding = [n for n in program.graph.nodes if n.target in (aten.conv2d.default, LINEAR)]
     quantized = quantize(program, inputs)
     weights = [value for value in quantized.state_dict().values() if value.dtype == torch.int8]
-    modules = [m for m in EncodeOne(student).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    modules = [
+        m for m in EncodeOne(student, FloatTable).modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
     assert len(weights) == len(modules) < len(holding)
     with torch.no_grad():
         exact, rounded = (m(*inputs[0])[0] for m in (program.module(), quantized))
