@@ -16,17 +16,18 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanocap.caption import Caption, Token
+    from nanocap.caption import Caption, Tag, Token
     from nanocap.errors import NanocapError
     from nanocap.runtime.captioner import Captioner
 
 __version__ = "0.1.0"
-__all__ = ["Caption", "Captioner", "NanocapError", "Token", "__version__"]
+__all__ = ["Caption", "Captioner", "NanocapError", "Tag", "Token", "__version__"]
 
 _HOMES = {
     "Caption": "nanocap.caption",
     "Captioner": "nanocap.runtime.captioner",
     "NanocapError": "nanocap.errors",
+    "Tag": "nanocap.caption",
     "Token": "nanocap.caption",
 }
 

@@ -21,6 +21,19 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """A word for something that the model finds in an image, whether the caption says it or not.
+
+    Attributes:
+        word: a noun, in the singular.
+        probability: 0 to 1, as the model estimates it.
+    """
+
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Caption:
     """A sentence about one image.
 
@@ -30,12 +43,15 @@ class Caption:
             It ranks captions of one model; it is not the chance of being right.
         tokens: the pieces that `text` was made from, in order.
         alternatives: other captions of the image, best first, where more than one was asked for.
+        tags: words for what is in the image, the likeliest first; none with a model that knows
+            none.
     """
 
     text: str
     confidence: float
     tokens: tuple[Token, ...] = ()
     alternatives: tuple[Caption, ...] = ()
+    tags: tuple[Tag, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -26,14 +26,14 @@ from nanocap.bounds import (
 from nanocap.bundle import Bundle, default_bundle
 from nanocap.bundle.manifest import Artifact, Manifest
 from nanocap.bundle.vocabulary import Vocabulary
-from nanocap.caption import Caption, Token
+from nanocap.caption import Caption, Tag, Token
 from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
 from nanocap.runtime.engines.providers import Providers
 from nanocap.runtime.loaded import Loaded, one_a_core
-from nanocap.runtime.search import Hypothesis, Options, vouched
+from nanocap.runtime.search import Answer, Hypothesis, Options, vouched
 
 Pixels = npt.NDArray[np.uint8]
 TIMED = 3  # captions that are timed for a deadline
@@ -286,13 +286,16 @@ class Captioner:
         with vouched():
             return [self._best(each) for each in self._model.searcher.search(pixels, options)]
 
-    def _best(self, found: Sequence[Hypothesis]) -> Caption:
-        """The caption of an image with its alternatives."""
+    def _best(self, found: Answer) -> Caption:
+        """The caption of an image with its alternatives and tags."""
         different: dict[str, Caption] = {}  # pieces may be cut differently and read the same
-        for caption in map(self._worded, found):
+        for caption in map(self._worded, found.hypotheses):
             different.setdefault(caption.text, caption)
         best, *others = different.values()
-        return replace(best, alternatives=tuple(others))
+        tags = tuple(
+            Tag(self.vocabulary.text([piece]), math.exp(log)) for piece, log in found.evidence
+        )
+        return replace(best, alternatives=tuple(others), tags=tags)
 
     def _worded(self, found: Hypothesis) -> Caption:
         tokens = tuple(

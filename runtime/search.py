@@ -14,6 +14,7 @@ from nanocap.errors import EngineError, one_line
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.engines.state import State, fits, take
 
+EVIDENCE, CERTAINTY = "evidence", "certainty"  # of a state that has them
 NONE = -1e29  # scores below are of no hypothesis
 OTHER = "the bundle's graphs do not fit its manifest, get the bundle again"
 ENDLESS = "the model's search does not end; the bundle is damaged, get it again"
@@ -51,6 +52,20 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was found for one image.
+
+    Attributes:
+        hypotheses: best first, at least one.
+        evidence: pieces of words that the encoder found, and their log probabilities, the likeliest
+            first; none with a model that tells its decoder none.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+    evidence: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Searcher:
     """An engine and what the bundle says of its state.
 
@@ -79,17 +94,15 @@ class Searcher:
                 return
         raise EngineError(ENDLESS)
 
-    def search(
-        self, pixels: npt.NDArray[np.uint8], options: Options
-    ) -> list[tuple[Hypothesis, ...]]:
-        """The `n_best` best hypotheses of each image, best first, at least one.
+    def search(self, pixels: npt.NDArray[np.uint8], options: Options) -> list[Answer]:
+        """The `n_best` best hypotheses of each image.
 
         An image that is done leaves the batch.
 
         Raises:
             EngineError: the model gave no numbers (NaN), or not the state that the manifest lists.
         """
-        found: list[tuple[Hypothesis, ...]] = [()] * len(pixels)
+        found: list[Answer] = [Answer(())] * len(pixels)
         images = np.arange(len(pixels))
         state = self._begin(pixels, options)
         for _ in range(self.longest):
@@ -97,7 +110,8 @@ class Searcher:
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
                 for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
-                    found[images[place]] = self._answers(state, place, options.n_best)
+                    answers = self._answers(state, place, options.n_best)
+                    found[images[place]] = Answer(answers, self._evidence(state, place))
                 images = images[going]
                 if not images.size:
                     return found
@@ -124,6 +138,12 @@ class Searcher:
             logs = state["answer_log_probabilities"][place, rank, : (ids != self.pad).sum()]
             hypotheses.append(Hypothesis(self._pieces(ids), tuple(logs.tolist())))
         return tuple(hypotheses)
+
+    def _evidence(self, state: State, place: int) -> tuple[tuple[int, float], ...]:
+        if EVIDENCE not in state:
+            return ()
+        both = (state[name][place].tolist() for name in (EVIDENCE, CERTAINTY))
+        return tuple(zip(*both, strict=True))
 
     def _pieces(self, ids: npt.NDArray[np.int64]) -> tuple[int, ...]:
         return tuple(ids[(ids != self.pad) & (ids != self.end)].tolist())

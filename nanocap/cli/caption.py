@@ -210,7 +210,12 @@ class Report:
             self.failure(path, outcome)
         elif self.as_json:
             others = [_values(one) for one in outcome.alternatives]
-            more = {"alternatives": others} if others else {}
+            more: dict[str, object] = {"alternatives": others} if others else {}
+            if outcome.tags:
+                more["tags"] = [
+                    {"word": tag.word, "probability": round(tag.probability, 4)}
+                    for tag in outcome.tags
+                ]
             self._print(json.dumps({"image": path, **_values(outcome), **more}))
         else:
             for one in (outcome, *outcome.alternatives):

@@ -111,5 +111,6 @@ def test_the_rollout_says_what_the_runtime_says(tiny: Any) -> None:
     tensors = state_tensors(Sizes.of(tiny.dimensions), search)
     searcher = Searcher(engine, tensors, search.end, search.pad, tiny.dimensions.max_tokens)
     said = searcher.search(probe.pixels, Options(1, 1.0, probe.quality, probe.length))
-    for row, (best,) in zip(found, said, strict=True):
+    for row, answer in zip(found, said, strict=True):
+        (best,) = answer.hypotheses
         assert tuple(row[: len(best.ids)]) == best.ids

@@ -221,11 +221,12 @@ def test_a_search_finds_what_others_find(
             (load_engine(onnx, bundle.load(onnx), 1), onnx),
         )
     )
-    assert {len(one.ids) for answers in found for one in answers} != {0}
+    assert {len(one.ids) for answer in found for one in answer.hypotheses} != {0}
     for others in expected:
         for ours, theirs in zip(found, others, strict=True):
-            assert [one.ids for one in ours] == [one.ids for one in theirs]
-            for one, other in zip(ours, theirs, strict=True):
+            pairs = [*zip(ours.hypotheses, theirs.hypotheses, strict=True)]
+            assert all(one.ids == other.ids for one, other in pairs)
+            for one, other in pairs:
                 np.testing.assert_allclose(
                     one.log_probabilities, other.log_probabilities, atol=1e-4
                 )
