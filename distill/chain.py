@@ -62,7 +62,9 @@ class Chain:
             corpus = prepare(recipe, self._root(recipe), self.cache, tokenizer, self._before)
         # the tokenizer decides: few captions have fewer pieces than a recipe asks for
         data = replace(recipe.data, vocabulary=corpus.tokenizer.get_vocab_size())
-        recipe = replace(recipe, data=data, student=recipe.with_concepts(corpus.concepts))
+        recipe = replace(recipe, data=data)
+        if corpus.concepts is not None:
+            recipe = recipe.with_concepts(len(corpus.concepts.words), corpus.concepts.learned)
         made = [self._before.digest(f"before:{needed.name}") for needed in recipe.before]
         if recipe.scorer:
             made.append(file_digest(self._file(recipe.scorer)))

@@ -65,6 +65,11 @@ def build_folder(
         raise ConversionError(
             f"{checkpoint.where}: a pruned student is no GPT-2; write a bundle with --to onnx"
         )
+    if checkpoint.student.dimensions.evidence:
+        raise ConversionError(
+            f"{checkpoint.where}: a student that copies words is no GPT-2; write a bundle with"
+            " --to onnx"
+        )
     search = search or SearchDefaults()
     probe = checkpoint.probe(_pictures(checkpoint, photos, probe_photos), search)
     descriptions = description_files(checkpoint, search)

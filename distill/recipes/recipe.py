@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanocap.distill.data.concepts import ConceptWords
 from nanocap.distill.recipes.records import build, chosen, read_toml
 from nanocap.errors import NanocapError, RecipeError
 from nanocap.student.controls import QUALITIES
@@ -151,12 +150,10 @@ class Recipe:
         except NanocapError as error:
             raise RecipeError(f"[student]: {error}") from error
 
-    def with_concepts(self, concepts: ConceptWords | None) -> Mapping[str, Any]:
-        """`student`, with the numbers of words that a concept head knows."""
-        if concepts is None:
-            return self.student
-        counts = {"concepts": len(concepts.words), "words": concepts.learned}
-        return {"evidence": EVIDENCE, **self.student, **counts}
+    def with_concepts(self, concepts: int, learned: int) -> Recipe:
+        """With a concept head for so many words, of which so many are learned."""
+        head = {"evidence": EVIDENCE, **self.student, "concepts": concepts, "words": learned}
+        return dataclasses.replace(self, student=head)
 
     def fingerprint(self, before: tuple[str, ...] = ()) -> str:
         """Hash of all that decides the run's numbers.

@@ -20,9 +20,11 @@ from nanocap.bundle.manifest import SearchDefaults
 from nanocap.cli import group
 from nanocap.convert.build import build_bundle
 from nanocap.convert.checkpoint import Checkpoint
+from nanocap.convert.errors import ConversionError
 from nanocap.convert.exporters import Job, load_exporter
 from nanocap.convert.graphs.whole_caption import whole_caption
 from nanocap.convert.parity import EagerEngine, check_exact, compare
+from nanocap.measure.report.attention import Attention
 from nanocap.runtime.engines.coreml import CoreMLEngine, write_packages
 from nanocap.student.evidence import ConceptHead, Concepts
 
@@ -133,6 +135,25 @@ def test_one_graph_from_pixels_to_ids(bundle: Path, tiny: Any) -> None:
     for picture in tiny.pixels(2):
         (ids,) = session.run(["ids"], {"image": picture})
         assert list(ids) == [token.id for token in captioner(picture).tokens]
+
+
+def test_attention_is_of_places_alone(bundle: Path, tiny: Any) -> None:
+    attention = Attention(Bundle(bundle), "onnx-fp32")
+    maps = attention.maps(tiny.pixels(1)[0], [20, 30, 31])
+    assert maps.shape == (3, 4, 4)
+    np.testing.assert_allclose(maps.sum((1, 2)), 1, atol=1e-4)
+    assert np.abs(maps[0] - maps[1]).max() > 1e-4
+
+
+def test_it_is_no_model_of_transformers(told: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from nanocap.convert.huggingface.folder import build_folder
+
+    with pytest.raises(ConversionError) as caught:
+        build_folder(told, tmp_path / "folder")
+    assert str(caught.value) == (
+        "checkpoint: a student that copies words is no GPT-2; write a bundle with --to onnx"
+    )
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ class Attention:
     def _open(self, artifact: Artifact, files: dict[str, bytes]) -> Engine:
         """The artifact's engine, in whose states the inner tensors stand beside its own."""
         sizes, size, tokens = self.manifest.sizes, self.manifest.image.size, artifact.visual_tokens
+        self.tokens = tokens
         self.side = size // STRIDE
         load = import_onnx().load_model_from_string
         begin, step = (load(files[artifact.files[role]]) for role in ("begin", "step"))
@@ -67,7 +68,9 @@ class Attention:
         state = load_engine(artifact, files, available_cores()).begin(*start)
         tensors = run_tensors(begin, begin_feeds(*start))
         self._matrices = assignments(begin, tensors, self.side**2, tokens, sizes.width)
-        self._layers = softmaxes(step, run_tensors(step, state), tokens, sizes.layers)
+        memory = state["cross_keys"].shape[2]  # words of evidence stand behind the visual tokens
+        feeds = {value.name: state[value.name] for value in step.graph.input}
+        self._layers = softmaxes(step, run_tensors(step, feeds), memory, sizes.layers)
         wider = {
             artifact.files["begin"]: with_outputs(begin, self._matrices),
             artifact.files["step"]: with_outputs(step, self._layers),
@@ -107,5 +110,6 @@ class Attention:
             state = self._engine.step({**state, "tokens": np.array([[token]])})
             if position >= len(prompt) - 1:
                 layers = [state[name].mean(axis=(0, 1, 2)) for name in self._layers]
-                rows.append(np.mean(layers, axis=0))
-        return np.stack(rows) if rows else np.zeros((0, state["cross_keys"].shape[2]), np.float32)
+                seen = np.mean(layers, axis=0)[: self.tokens]
+                rows.append(seen / seen.sum())
+        return np.stack(rows) if rows else np.zeros((0, self.tokens), np.float32)
