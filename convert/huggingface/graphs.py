@@ -44,7 +44,7 @@ class HiddenGraph(Graph):
         self.encoder = student.encoder
 
     def forward(self, resized: Tensor) -> Tensor:
-        return self.encoder((resized.float() - PIXEL_MEAN) / PIXEL_STD)
+        return self.encoder((resized.float() - PIXEL_MEAN) / PIXEL_STD).tokens
 
 
 class PastGraph(Graph):

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from nanocap.distill.training import trainer
 from nanocap.distill.training.naming import ImageNetTrunk, Naming
 from nanocap.student import Student
 from nanocap.student.evidence import CLASSES, ConceptHead, Seen
@@ -82,6 +84,27 @@ def test_a_run_gives_a_student_that_knows_words(
     losses = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [one["stage"] for one in losses] == [0] * 3 + [1] * 4
     assert all(one["loss"] == pytest.approx(one["loss"]) for one in losses)  # no NaN
+
+
+def test_a_run_that_stopped_goes_on_with_the_same_texts(
+    with_head: Any, program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are drawn by what the head found as the stage began, not by what it knows by then."""
+    recipe, whole, parts = with_head(), tmp_path / "whole", tmp_path / "parts"
+    assert program.invoke(recipe, whole).exit_code == 0
+    save = trainer.save_checkpoint
+
+    def save_and_stop(*given: Any) -> None:
+        save(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", save_and_stop)
+        assert program.invoke(recipe, parts).exit_code != 0
+    assert not (parts / "student.safetensors").exists()
+    assert program.invoke(recipe, parts).exit_code == 0
+    ours, theirs = (load_file(out / "student.safetensors") for out in (parts, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_student_without_a_head_gets_one_and_keeps_what_it_had(
