@@ -103,6 +103,7 @@ class Stage:
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
+    best: bool = False  # end with the weights of the best look instead of the last
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,14 @@ class Recipe:
     fresh: bool = False  # with `start`: the trunk has ImageNet's weights all the same
     teachers: tuple[str, ...] = ()  # finished students to learn from, beside the recipe
     scorer: str = ""  # a finished scorer, beside the recipe
-    monitor: str = ""  # source whose `aside` photos are captioned while training
+    monitor: str = ""  # sources whose `aside` photos are captioned while training, with commas
     student: Mapping[str, Any] = field(default_factory=dict)  # Dimensions that differ
     before: tuple[Before, ...] = ()  # in this order
+
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """The names in `monitor`."""
+        return tuple(filter(None, (name.strip() for name in self.monitor.split(","))))
 
     def dimensions(self) -> Dimensions:
         """The student's dimensions: the preset, the vocabulary, what `[student]` changes."""
@@ -258,6 +264,10 @@ def check(recipe: Recipe) -> None:
             )
         if stage.floor and stage.keep < 1:
             raise RecipeError(f"{at}: a stage that prunes has no floor to fall back to")
+        if stage.best and (stage.floor or stage.keep < 1):
+            raise RecipeError(f"{at}.best is for stages without `floor` and `keep`")
+        if stage.best and not (recipe.monitor and stage.evaluate):
+            raise RecipeError(f"{at}.best needs `monitor` and `evaluate`")
         if stage.floor > 1:
             raise RecipeError(f"{at}.floor is a share: at most 1")
         if stage.floor and not (recipe.monitor and stage.evaluate):
@@ -269,7 +279,8 @@ def check(recipe: Recipe) -> None:
         raise RecipeError("`start` and `teachers` each bring a tokenizer: name one of them")
     if recipe.data.tokenizer and (recipe.start or recipe.teachers):
         raise RecipeError("`data.tokenizer` is for runs without `start` and `teachers`")
-    if recipe.monitor and recipe.monitor not in names:
-        raise RecipeError(f"monitor {recipe.monitor!r} is not the name of a source")
+    for name in recipe.monitored:
+        if name not in names:
+            raise RecipeError(f"monitor {name!r} is not the name of a source")
     if not recipe.data.sources or not recipe.stages:
         raise RecipeError("a recipe needs at least one [[data.sources]] and one [[stages]]")

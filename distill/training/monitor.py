@@ -5,12 +5,14 @@ CIDEr of 200 captions moves by several points without a reason; the loss tells o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from nanocap.distill.data.augment import squash
@@ -25,18 +27,21 @@ from nanocap.measure.metrics.cider import Cider
 from nanocap.measure.metrics.facts import PhotoCounts, fact_counts
 from nanocap.student import Dimensions, Student
 
-MONITORED = 200  # photos at most that are captioned when a stage looks at itself
+MONITORED = 200  # photos of a source at most that are captioned when a stage looks at itself
 CHUNK = 50  # photos that are captioned at once
 
 
 class Monitor:
-    """Scores greedy captions of photos of `source` that were set aside, to see a run go wrong."""
+    """Scores greedy captions of photos that were set aside, to see a run go wrong.
 
-    def __init__(self, corpus: Corpus, source: str, dimensions: Dimensions):
-        self.corpus, self.student = corpus, Student(dimensions)
-        self.rows = corpus.aside(source)[:MONITORED] if source else []
+    Args:
+        sources: that the photos are of.
+    """
+
+    def __init__(self, corpus: Corpus, sources: Sequence[str], dimensions: Dimensions):
+        self.corpus, self.student, self.sources = corpus, Student(dimensions), sources
+        self.rows = [row for source in sources for row in corpus.aside(source)[:MONITORED]]
         self.references = [corpus.rows[row].captions for row in self.rows]
-        self.cider = Cider(self.references)
         ids = corpus.encoded(dimensions.max_tokens) if self.rows else []
         self.written = [[[*PROMPT, *caption] for caption in ids[row]] for row in self.rows]
 
@@ -44,6 +49,7 @@ class Monitor:
     def look(self, average: dict[str, Tensor], facts: bool = False) -> dict[str, float]:
         """CIDEr (times 100, as the field prints it), the share of distinct captions, the loss.
 
+        Of several sources CIDEr is the mean over them, and each stands there as well.
         The loss is plain cross-entropy a piece, on all captions that people wrote. With `facts`,
         also `faithful`: the share of the captions' objects that people name; needs `nanocap[eval]`.
         """
@@ -67,9 +73,10 @@ class Monitor:
             ones = torch.ones(len(image), device=device)
             loss += float(cross_entropy(self.student.decoder, seen, captions, 0.0, ones))
             pieces += target_count(captions)
-        scores = map(self.cider.score, texts, self.references)
+        ciders = self._ciders(texts)
         looked = {
-            "cider": round(100 * sum(scores) / len(texts), 2),
+            "cider": round(sum(ciders.values()) / len(ciders), 2),
+            **({f"cider {name}": one for name, one in ciders.items()} if len(ciders) > 1 else {}),
             "distinct": round(len(set(texts)) / len(texts), 3),
             "aside_loss": round(loss / pieces, 4),
         }
@@ -78,6 +85,41 @@ class Monitor:
             objects = sum(counts, PhotoCounts()).objects
             looked["faithful"] = round(objects.rates().precision, 4)
         return looked
+
+    def _ciders(self, texts: Sequence[str]) -> dict[str, float]:
+        """By source."""
+        of_source = [self.corpus.rows[row].source for row in self.rows]
+        found = {}
+        for source in dict.fromkeys(of_source):
+            places = [place for place, name in enumerate(of_source) if name == source]
+            references = [self.references[place] for place in places]
+            cider = Cider(references)
+            said = [texts[place] for place in places]
+            found[source] = round(100 * sum(map(cider.score, said, references)) / len(said), 2)
+        return found
+
+
+class Best:
+    """The weights of the look at which captions were best so far, which a stage ends with.
+
+    Args:
+        kept: file of those weights.
+    """
+
+    def __init__(self, kept: Path):
+        self.kept = kept
+
+    def offer(self, cider: float, average: dict[str, Tensor]) -> None:
+        """Keep these weights if no earlier ones were better."""
+        if self.kept.exists():
+            with safe_open(self.kept, framework="pt") as file:
+                if float(file.metadata()["cider"]) > cider:
+                    return
+        _save(average, self.kept, {"cider": str(cider)})
+
+    def restore(self, average: dict[str, Tensor]) -> None:
+        """The best weights, in place."""
+        _load(self.kept, average)
 
 
 class Floor:
@@ -99,9 +141,7 @@ class Floor:
         Raises RecipeError where it began below the floor.
         """
         if faithful >= self.least:
-            with whole_file(self.kept) as partial:
-                state = {name: x.detach().cpu().contiguous() for name, x in average.items()}
-                safetensors.torch.save_file(state, partial)
+            _save(average, self.kept)
             return True
         if not self.kept.exists():
             raise RecipeError(
@@ -117,5 +157,15 @@ class Floor:
 
     def restore(self, average: dict[str, Tensor]) -> None:
         """The weights of the last look that was above the floor, in place."""
-        for name, tensor in safetensors.torch.load_file(self.kept).items():
-            average[name].copy_(tensor)
+        _load(self.kept, average)
+
+
+def _save(average: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+    with whole_file(path) as partial:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()}
+        safetensors.torch.save_file(state, partial, header)
+
+
+def _load(path: Path, average: dict[str, Tensor]) -> None:
+    for name, tensor in safetensors.torch.load_file(path).items():
+        average[name].copy_(tensor)

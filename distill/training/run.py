@@ -121,6 +121,11 @@ class Run:
         """The last weights of the stage under way that were above its floor."""
         return self.out / "faithful.safetensors"
 
+    @property
+    def best(self) -> Path:
+        """The weights of the stage under way whose captions were best."""
+        return self.out / "best.safetensors"
+
     def fingerprint(self, stage: int) -> str:
         """Hash of all that decides the numbers up to this stage: later stages may still change."""
         start = self.start.digest if self.start is not None else ""

@@ -26,7 +26,7 @@ from nanocap.distill.training.checkpoint import (
 )
 from nanocap.distill.training.journal import Journal
 from nanocap.distill.training.losses import CaptionLoss, Guidance, Teaching
-from nanocap.distill.training.monitor import Floor, Monitor
+from nanocap.distill.training.monitor import Best, Floor, Monitor
 from nanocap.distill.training.naming import Names, found_head, look_for_concepts
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
@@ -143,8 +143,9 @@ def _train_stage(
     model, optimizer = accelerator.prepare(CaptionLoss(student), optimizer)
     kind = STAGES[stage.kind](Context(stage, run.corpus, table, schedule, student, run.scorer))
     journal = Journal(run.out, index, first) if accelerator.is_main_process else None
-    monitor = Monitor(run.corpus, run.recipe.monitor, student.dimensions)
+    monitor = Monitor(run.corpus, run.recipe.monitored, student.dimensions)
     floor = Floor(stage.floor, run.faithful) if stage.floor else None
+    best = Best(run.best) if stage.best else None
     if floor is not None and first == 0 and journal is not None:
         floor.holds(monitor.look(average, facts=True)["faithful"], average)
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -214,6 +215,8 @@ def _train_stage(
                 shown_as = average if masks is None else masks.fold(average)
                 metrics |= monitor.look(shown_as, facts=floor is not None)
                 fallen = floor is not None and not floor.holds(metrics["faithful"], average)
+                if best is not None:
+                    best.offer(metrics["cider"], average)
             seconds = round(time.perf_counter() - began, 3)
             journal.add(stage=index, step=step, **metrics, lr=rate * stage.lr, seconds=seconds)
             if done % stage.checkpoint == 0 and done < stage.steps:
@@ -225,13 +228,16 @@ def _train_stage(
     if journal is not None:
         if floor is not None:
             floor.restore(average)
+        if best is not None:
+            best.restore(average)
         if masks is None:
             student.load_state_dict(average)
         else:
             student = slice_student(student.dimensions, average, masks.kept())
         student.cpu().save(run.finished(index), {"fingerprint": run.fingerprint(index)})
         run.checkpoint.unlink(missing_ok=True)
-        run.faithful.unlink(missing_ok=True)
+        for kept in (run.faithful, run.best):
+            kept.unlink(missing_ok=True)
         journal.draw()
 
 

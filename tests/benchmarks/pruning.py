@@ -89,7 +89,7 @@ class Study:
     def figures(self, path: Path) -> dict[str, float]:
         """Parameters, megabytes, and what the student says about the photos set aside."""
         student, _ = Student.load(path)
-        found = Monitor(self.corpus, self.recipe.monitor, student.dimensions).look(
+        found = Monitor(self.corpus, self.recipe.monitored, student.dimensions).look(
             student.state_dict()
         )
         size = {"parameters": count_parameters(student) / 1e6, "MB": path.stat().st_size / 1e6}

@@ -85,6 +85,12 @@ HUB = 'table = "captions.jsonl"'
             "unknown preset 'nano'; known are nano-xs, nano-s",
         ),
         ('monitor = "shapes"', 'monitor = "cats"', "monitor 'cats' is not the name of a source"),
+        ('monitor = "shapes"', 'monitor = "shapes, x"', "monitor 'x' is not the name of a source"),
+        (
+            "evaluate = 5",
+            "evaluate = 0\nbest = true",
+            "stages[0].best needs `monitor` and `evaluate`",
+        ),
         (
             HUB,
             f'{HUB}\nhub = "a/b"',

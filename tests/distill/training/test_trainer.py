@@ -15,7 +15,7 @@ from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.recipes.recipe import Recipe, Stage
 from nanocap.distill.teachers.rollout import roll_out, to_texts
-from nanocap.distill.training.monitor import Monitor
+from nanocap.distill.training.monitor import Best, Monitor
 from nanocap.distill.training.run import Run
 from nanocap.distill.training.trainer import _average, _groups, learning_rate, train
 from nanocap.errors import RecipeError
@@ -81,7 +81,7 @@ def test_the_monitor_scores_greedy_captions_of_photos_set_aside(
     student = Student(recipe.dimensions()).eval()
     for parameter in student.decoder.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    monitor = Monitor(corpus, "shapes", student.dimensions)
+    monitor = Monitor(corpus, ["shapes"], student.dimensions)
     found = monitor.look({name: t.clone() for name, t in student.state_dict().items()})
     aside = corpus.aside("shapes")
     with torch.no_grad():
@@ -102,7 +102,34 @@ def test_the_monitor_scores_greedy_captions_of_photos_set_aside(
             total += float(F.cross_entropy(logits, torch.tensor(ids), reduction="sum"))
             count += len(ids)
     assert found["aside_loss"] == pytest.approx(total / count, abs=1e-3)
-    assert Monitor(corpus, "", student.dimensions).look(student.state_dict()) == {}
+    assert Monitor(corpus, [], student.dimensions).look(student.state_dict()) == {}
+
+
+def test_every_source_counts_alike_however_many_photos_it_has(
+    recipe: Recipe, corpus: Corpus
+) -> None:
+    student = Student(recipe.dimensions()).eval()
+    two = Corpus(corpus.folder)
+    aside = corpus.aside("shapes")
+    for row in aside[:2]:
+        two.rows[row] = replace(two.rows[row], source="few")
+    found = Monitor(two, ["shapes", "few"], student.dimensions).look(student.state_dict())
+    for name in ("shapes", "few"):
+        alone = Monitor(two, [name], student.dimensions).look(student.state_dict())
+        assert found[f"cider {name}"] == pytest.approx(alone["cider"], abs=0.01)
+        assert "cider shapes" not in alone
+    both = (found["cider shapes"] + found["cider few"]) / 2
+    assert found["cider"] == pytest.approx(both, abs=0.01)
+
+
+def test_a_stage_may_end_with_its_best_weights(tmp_path: Path) -> None:
+    best = Best(tmp_path / "best.safetensors")
+    for cider, value in ((50.0, 1.0), (60.0, 2.0), (55.0, 3.0)):
+        best.offer(cider, {"weight": torch.tensor([value])})
+        best = Best(best.kept)  # as after a stop
+    average = {"weight": torch.zeros(1)}
+    best.restore(average)
+    assert average["weight"].item() == 2
 
 
 @pytest.mark.parametrize(
