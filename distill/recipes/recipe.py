@@ -21,7 +21,7 @@ EVIDENCE = 8  # words that a decoder is told of, unless a recipe says otherwise
 OF_ROW = "row"  # as the quality of a source: each row names its own
 NAME = re.compile("[a-z0-9][a-z0-9-]*")  # of a folder
 FROM_TEACHERS = ("distillation", "imitation", "relation")  # of a stage
-OF_REWARDS = ("rewarded", "repetition", "worn")  # of a stage
+OF_REWARDS = ("rewarded", "repetition", "truth", "worn")  # of a stage
 AT_LEAST_ONE = ("batch", "captions", "samples", "checkpoint")  # of a stage
 
 
@@ -88,6 +88,7 @@ class Stage:
     rewarded: tuple[str, ...] = ()  # self-critical: sources whose captions reward; none means all
     retrieval: float = 0.0  # self-critical: weight of being found by the `scorer`
     repetition: float = 0.0  # self-critical: what a word costs that people do not say twice
+    truth: float = 0.0  # self-critical: what an object costs that no caption of the photo names
     worn: float = 0.0  # self-critical: what it costs to say phrases more often than people do
     floor: float = 0.0  # share of objects that must be there; below it the stage stops
     distillation: float = 0.0  # supervised: share of the loss that the `teachers` give

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nanocap.distill.data.corpus import Corpus
 from nanocap.distill.teachers.similarity import ImageTextScorer
 from nanocap.measure.metrics.cider import Cider
+from nanocap.measure.metrics.facts import fact_counts
 from nanocap.measure.metrics.phrases import phrases
 
 Floats = NDArray[np.float64]
@@ -69,6 +70,26 @@ class RetrievalReward:
         scale, _ = self._scorer.scorer.scales()
         shares = (cosines * scale.detach().cpu()).softmax(1).double().numpy()
         return np.array([shares[i, batch.index(photo)] for i, photo in enumerate(photos)])
+
+
+class TruthReward:
+    """Minus the number of objects in a caption that none of the photo's captions names.
+
+    CIDEr hardly minds one thing too many; who listens to a caption does (CHAIR; Rohrbach et al.,
+    "Object hallucination in image captioning", 2018).
+    """
+
+    name = "truth"
+
+    def __init__(self, corpus: Corpus):
+        self._corpus = corpus
+
+    def score(self, texts: Sequence[str], photos: Sequence[int]) -> Floats:
+        rows = self._corpus.rows
+        found = (
+            fact_counts(t, rows[p].captions).objects for t, p in zip(texts, photos, strict=True)
+        )
+        return np.array([one.supported - one.mentioned for one in found])
 
 
 class WornReward:

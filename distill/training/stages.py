@@ -24,6 +24,7 @@ from nanocap.distill.training.rewards import (
     RepetitionReward,
     RetrievalReward,
     Reward,
+    TruthReward,
     WornReward,
 )
 from nanocap.student import Student
@@ -118,6 +119,8 @@ class SelfCritical:
             self.rewards.append((found, context.stage.retrieval))
         if context.stage.repetition:
             self.rewards.append((RepetitionReward(context.corpus), context.stage.repetition))
+        if context.stage.truth:
+            self.rewards.append((TruthReward(context.corpus), context.stage.truth))
         if context.stage.worn:
             self.rewards.append((WornReward(context.corpus), context.stage.worn))
 

@@ -20,6 +20,7 @@ from nanocap.distill.training.rewards import (
     CiderReward,
     RepetitionReward,
     RetrievalReward,
+    TruthReward,
     WornReward,
 )
 from nanocap.errors import RecipeError
@@ -58,6 +59,14 @@ def test_retrieval_is_the_share_of_the_own_photo(scorer_file: Path, corpus: Corp
 def test_a_photo_alone_is_always_found(scorer_file: Path, corpus: Corpus) -> None:
     reward = RetrievalReward(corpus, ImageTextScorer.load(scorer_file))
     np.testing.assert_allclose(reward.score(["a b", "c"], [7, 7]), [1.0, 1.0])
+
+
+def test_an_object_that_nobody_named_costs_one(corpus: Corpus) -> None:
+    photo = next(i for i in corpus.training() if "square" in corpus.rows[i].captions[0])
+    other = next(i for i in corpus.training() if "square" not in corpus.rows[i].captions[0])
+    texts = ["a square", "a square and a dog", "a dog near a cat", "a red background"]
+    assert TruthReward(corpus).score(texts, [photo] * 4).tolist() == [0, -1, -2, 0]
+    assert TruthReward(corpus).score(texts[:1], [other]).tolist() == [-1]
 
 
 def test_a_worn_phrase_costs_what_it_is_said_too_often(corpus: Corpus) -> None:
