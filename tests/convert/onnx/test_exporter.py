@@ -79,9 +79,10 @@ def test_single_steps_equal_the_full_forward_pass(tiny: Any) -> None:
     length, images, beams = tiny.dimensions.max_tokens, 2, 3
     tokens = np.random.default_rng(0).integers(0, 72, (images, beams, length))
     state = tiny.begin(engine, tiny.pixels(images), beams)
-    cross = [torch.from_numpy(state[name]) for name in CROSS]
+    keys, values = (torch.from_numpy(state[name]) for name in CROSS)
+    memory = Memory(keys, values, *2 * (torch.zeros(len(keys), 0),))
     with torch.no_grad():
-        expected = student.decoder(torch.from_numpy(tokens), *cross).numpy()
+        expected = student.decoder(torch.from_numpy(tokens), memory).numpy()
     for position in range(length):
         assert state["position"] == position
         state = forced(engine, staying(state), tokens[:, :, position])
