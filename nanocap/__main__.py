@@ -10,7 +10,10 @@ from contextlib import suppress
 from nanocap.files.streams import fill_streams
 
 #: Options of `nanocap caption` that do not choose a model, and how many values each takes.
-BUNDLED = {"--json": 0, "--beams": 1, "--length": 1, "--n-best": 1, "--max-pixels": 1}
+BUNDLED = {
+    **{"--json": 0, "--beams": 1, "--length": 1, "--n-best": 1, "--max-pixels": 1},
+    **{"--min-confidence": 1, "--abstain": 0},
+}
 
 
 INTERRUPTED = 130  # what shells report for Ctrl-C: 128 + SIGINT

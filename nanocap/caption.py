@@ -39,8 +39,10 @@ class Caption:
 
     Attributes:
         text: the sentence, with a capital and a full stop.
-        confidence: 0 to 1, the geometric mean of the probabilities of the pieces and of the end.
-            It ranks captions of one model; it is not the chance of being right.
+        confidence: 0 to 1, the probability that all is there that the caption names, as far as the
+            bundle was calibrated (`nanocap calibrate`). With another bundle it is the geometric
+            mean of the probabilities of the pieces and of the end, which ranks the captions of one
+            model and is no chance of being right.
         tokens: the pieces that `text` was made from, in order.
         alternatives: other captions of the image, best first, where more than one was asked for.
         tags: words for what is in the image, the likeliest first; none with a model that knows

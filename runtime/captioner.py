@@ -235,6 +235,7 @@ class Captioner:
         if batch_size is None:
             batch_size = BATCH if isinstance(sources, Sized) else 1
         batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
+        n_best = whole("n_best", n_best, 1, self.artifact.beams[1])
         options = self._options(beams, length, length_penalty, n_best)
         pending: list[ImageError | None] = []  # None stands for an image in `batch`
         batch: list[Pixels] = []
@@ -245,9 +246,9 @@ class Captioner:
             except ImageError as error:
                 pending.append(error)
             if len(batch) == batch_size or len(pending) >= 4 * batch_size:
-                yield from self._flush(pending, batch, options)
+                yield from self._flush(pending, batch, options, n_best)
                 pending, batch = [], []
-        yield from self._flush(pending, batch, options)
+        yield from self._flush(pending, batch, options, n_best)
 
     def stream(self, source: ImageSource, *, length: str | None = None) -> Iterator[str]:
         """The caption of one image in pieces, as they are found; joined, they are the sentence.
@@ -274,28 +275,37 @@ class Captioner:
         pending: list[ImageError | None],
         batch: list[Pixels],
         options: Options,
+        n_best: int,
     ) -> Iterator[Caption | ImageError]:
         few = max(1, MOST_ROWS // options.beams)
         parts = (np.stack(batch[i : i + few]) for i in range(0, len(batch), few))
-        captions = (one for part in parts for one in self._caption(part, options))
+        captions = (one for part in parts for one in self._caption(part, options, n_best))
         for error in pending:
             yield error or next(captions)
 
-    def _caption(self, pixels: Pixels, options: Options) -> list[Caption]:
+    def _caption(self, pixels: Pixels, options: Options, n_best: int = 1) -> list[Caption]:
         """Captions of pixels [batch, size, size, 3]."""
         with vouched():
-            return [self._best(each) for each in self._model.searcher.search(pixels, options)]
+            found = self._model.searcher.search(pixels, options)
+            return [self._best(each, n_best) for each in found]
 
-    def _best(self, found: Answer) -> Caption:
+    def _best(self, found: Answer, n_best: int) -> Caption:
         """The caption of an image with its alternatives and tags."""
-        different: dict[str, Caption] = {}  # pieces may be cut differently and read the same
-        for caption in map(self._worded, found.hypotheses):
-            different.setdefault(caption.text, caption)
-        best, *others = different.values()
         tags = tuple(
             Tag(self.vocabulary.text([piece]), math.exp(log)) for piece, log in found.evidence
         )
-        return replace(best, alternatives=tuple(others), tags=tags)
+        different: dict[str, Caption] = {}  # pieces may be cut differently and read the same
+        wanted: list[Caption] = []
+        for rank, caption in enumerate(map(self._worded, found.hypotheses)):
+            if different.setdefault(caption.text, caption) is caption and rank < n_best:
+                wanted.append(caption)
+        calibrated = self.manifest.confidence
+        if calibrated is not None:
+            wanted = [
+                replace(one, confidence=calibrated.of(_among(one, different.values(), tags)))
+                for one in wanted
+            ]
+        return replace(wanted[0], alternatives=tuple(wanted[1:]), tags=tags)
 
     def _worded(self, found: Hypothesis) -> Caption:
         tokens = tuple(
@@ -327,7 +337,6 @@ class Captioner:
     ) -> Options:
         controls, defaults = self.manifest.controls, self.manifest.search
         least, most = self.artifact.beams
-        n_best = whole("n_best", n_best, 1, most)
         if beams is None:
             beams = min(max(defaults.beams, n_best, least), most)
         beams = whole("beams", beams, least, most)
@@ -344,8 +353,13 @@ class Captioner:
             length_penalty=number("length_penalty", length_penalty, 0, MAX_LENGTH_PENALTY),
             quality=controls.quality[defaults.quality],
             length=controls.length[length],
-            n_best=n_best,
         )
+
+
+def _among(caption: Caption, said: Iterable[Caption], tags: tuple[Tag, ...]) -> Caption:
+    """A caption with all that the search found besides."""
+    others = tuple(other for other in said if other is not caption)
+    return replace(caption, alternatives=others, tags=tags)
 
 
 def _opened(bundle: str | os.PathLike[str] | None) -> Bundle:

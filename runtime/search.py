@@ -28,14 +28,12 @@ class Options:
         beams: hypotheses kept an image; 1 is greedy.
         length_penalty: 0 prefers short captions, 1 scores by the mean log probability.
         quality, length: ids of the control tokens that a caption starts from.
-        n_best: hypotheses wanted an image, at most as many as there are beams.
     """
 
     beams: int
     length_penalty: float
     quality: int
     length: int
-    n_best: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Searcher:
         raise EngineError(ENDLESS)
 
     def search(self, pixels: npt.NDArray[np.uint8], options: Options) -> list[Answer]:
-        """The `n_best` best hypotheses of each image.
+        """The hypotheses of each image, at most as many as there are beams.
 
         An image that is done leaves the batch.
 
@@ -110,7 +108,7 @@ class Searcher:
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
                 for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
-                    answers = self._answers(state, place, options.n_best)
+                    answers = self._answers(state, place)
                     found[images[place]] = Answer(answers, self._evidence(state, place))
                 images = images[going]
                 if not images.size:
@@ -126,8 +124,8 @@ class Searcher:
             raise EngineError(OTHER)
         return state
 
-    def _answers(self, state: State, place: int, most: int) -> tuple[Hypothesis, ...]:
-        scores = state["answer_scores"][place, :most]
+    def _answers(self, state: State, place: int) -> tuple[Hypothesis, ...]:
+        scores = state["answer_scores"][place]
         if not scores[0] > NONE:
             raise EngineError(
                 "the model gave no numbers (NaN); its artifact is damaged, use another"

@@ -96,11 +96,9 @@ class Stage:
     relation: float = 0.0  # weight of finding photos as alike as the `teachers` find them
     cross_entropy: float = 0.1  # self-critical: share of the loss that stays supervised
     naming: float = 0.0  # weight of the concept head's loss
-    texts: int = 0  # supervised: captions without photos (of `data.text`) that join a step
+    texts: int = 0  # captions without photos (of `data.text`) that join a step, supervised
     swapped: float = 0.0  # share of these in which a noun gives way to a rare one
-    renamed: int = (
-        0  # supervised: captions of a step's photos in which a noun gives way, beside them
-    )
+    renamed: int = 0  # captions of a step's photos in which a noun gives way, beside them
     keep: float = 1.0  # share of attentions and MLPs that stays; below 1 the stage prunes them
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
@@ -240,8 +238,8 @@ def check(recipe: Recipe) -> None:
             )
         if stage.kind == "naming" and not stage.naming:
             raise RecipeError(f"{at}.naming is the weight of its only loss: above 0")
-        if told and stage.kind != "supervised":
-            raise RecipeError(f"{at}: texts and renamed are for supervised stages only")
+        if told and stage.kind == "naming":
+            raise RecipeError(f"{at}: texts and renamed are for stages that learn captions")
         if stage.texts and not recipe.data.text:
             raise RecipeError(f"{at}.texts needs `data.text`, files of captions")
         if stage.swapped > 1:

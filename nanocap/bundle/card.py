@@ -13,9 +13,15 @@ COMPARISON = "comparison"  # the same: what the parity report says of it
 SHOWN = {  # of a set
     **{"cider": "CIDEr", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR"},
     **{"spice": "SPICE", "distinct": "distinct", "hallucination": "hallucinated objects, %"},
-    **{"worn": "worn phrases, points"},
+    **{"worn": "worn phrases, points", "calibration": "calibration error"},
 }
 THIS = "this model"  # the run that made it
+
+UNCALIBRATED = """Confidence ranks captions; it is not the probability that a
+  caption is correct."""
+CALIBRATED = """Confidence is the probability that all is
+  there that the caption names, fitted to photos like those it was trained on; of others it says
+  too much."""
 
 USE = """\
 ## Use
@@ -32,8 +38,7 @@ LIMITS = """\
 ## Limits
 
 - **It guesses.** Colours, counts, gender, actions and uncommon objects are often wrong, in a
-  sentence as fluent as a correct one. Confidence ranks captions; it is not the probability that a
-  caption is correct.
+  sentence as fluent as a correct one. {confidence}
 - **Everyday photos only.** It knows photos like those it was trained on (see Training) and mistakes
   rare things for common ones. Diagrams, screenshots, documents, drawings, art, medical and
   satellite images are outside its range.
@@ -61,7 +66,7 @@ def model_card(manifest: Manifest, size: int) -> str:
         USE.format(folder=manifest.name),
         _artifacts(manifest),
         training_section(manifest.training),
-        LIMITS,
+        LIMITS.format(confidence=UNCALIBRATED if manifest.confidence is None else CALIBRATED),
         "## Check\n",
         f"`nanocap verify` compares every file with its SHA-256 and captions `{golden.image}` with"
         f" {golden.artifact}. The expected caption is: {_cell(golden.caption)}\n",

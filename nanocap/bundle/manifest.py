@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nanocap.bounds import MAX_BEAMS
+from nanocap.bundle.confidence import FEATURES, Confidence
 from nanocap.bundle.fields import Fields, parse_object
 from nanocap.bundle.vocabulary import Presentation, Vocabulary
 from nanocap.errors import BundleError, OptionError
@@ -19,6 +20,7 @@ SCHEMA = 2
 STATE_TYPES = ("float32", "int64", "int32", "bool")
 STATE_AXES = ("images", "beams", "rows", "places")
 SESSION_ENTRIES = ("session.disable_quant_qdq",)  # others have sessions read and write files
+MAX_WEIGHT = 1e6  # of calibration, either way
 MAX_FILES = 1000
 MAX_FILE_BYTES = 1 << 30  # 1 GiB, of one file and of a whole bundle
 
@@ -138,6 +140,7 @@ class Manifest:
     search: SearchDefaults
     artifacts: tuple[Artifact, ...]
     golden: Golden
+    confidence: Confidence | None = None  # of a bundle that was calibrated
     training: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -150,6 +153,8 @@ class Manifest:
     def to_json(self) -> bytes:
         """The file's bytes: indented, keys in the order of the fields, a line end at the end."""
         values = {"schema": self.schema, **asdict(self)}
+        if self.confidence is None:
+            del values["confidence"]
         values["image"] |= {"resize": RESIZES[self.image.resample]}
         values["vocabulary"]["special"] = sorted(self.vocabulary.special)
         return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -185,6 +190,7 @@ class Manifest:
             search=_search(top.inner("search")),
             artifacts=tuple(_artifact(entry) for entry in top.objects("artifacts")),
             golden=Golden(**{k: top.inner("golden").text(k) for k in Golden.__annotations__}),
+            confidence=_confidence(top.inner("confidence")) if "confidence" in top.values else None,
             training=dict(top.inner("training").values) if "training" in top.values else {},
             files=_files(top.inner("files")),
         )
@@ -290,6 +296,22 @@ def _search(entry: Fields) -> SearchDefaults:
         length_penalty=entry.number("length_penalty", 0.0, 10.0),
         quality=entry.text("quality"),
         length=entry.text("length"),
+    )
+
+
+def _confidence(entry: Fields) -> Confidence:
+    weights = entry.inner("weights")
+    unknown = sorted(set(weights.values) - set(FEATURES))
+    if unknown:
+        raise BundleError(
+            f"{weights.where}: {unknown[0]!r} is nothing that this version of nanocap knows of a"
+            f" caption; known are {', '.join(FEATURES)}"
+        )
+    return Confidence(
+        intercept=entry.number("intercept", -MAX_WEIGHT, MAX_WEIGHT),
+        weights={key: weights.number(key, -MAX_WEIGHT, MAX_WEIGHT) for key in weights.values},
+        plain=entry.texts("plain"),
+        photos=entry.whole("photos", 1, 1_000_000_000),
     )
 
 

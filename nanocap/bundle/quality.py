@@ -7,7 +7,7 @@ whose files are others does not pass `nanocap verify`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,15 @@ def _rewrite(folder: Path, figures: Mapping[str, Mapping[str, Any]], photos: str
 
     They are of the set `photos`, or the parity report's.
     """
-    if not folder.is_dir():
-        raise OptionError(f"{folder}: figures are recorded in a bundle's folder, not in a .zip")
-    bundle = Bundle(folder)
-    manifest = bundle.manifest
-    for name in figures:
-        if name not in {artifact.name for artifact in manifest.artifacts}:
-            raise OptionError(f"{folder}: has no artifact {name}")
 
-    def changed(artifact: Artifact) -> Artifact:
+    def changed(manifest: Manifest) -> Manifest:
+        for name in figures:
+            if name not in {artifact.name for artifact in manifest.artifacts}:
+                raise OptionError(f"{folder}: has no artifact {name}")
+        artifacts = (measured(manifest, artifact) for artifact in manifest.artifacts)
+        return replace(manifest, artifacts=tuple(artifacts))
+
+    def measured(manifest: Manifest, artifact: Artifact) -> Artifact:
         if artifact.name not in figures:
             return artifact
         values = {**figures[artifact.name], DIGEST: digest(manifest, artifact)}
@@ -69,9 +69,21 @@ def _rewrite(folder: Path, figures: Mapping[str, Mapping[str, Any]], photos: str
             change = {QUALITY: {**artifact.measured.get(QUALITY, {}), photos: values}}
         return replace(artifact, measured={**artifact.measured, **change})
 
-    artifacts = tuple(map(changed, manifest.artifacts))
+    rewrite(folder, changed)
+
+
+def rewrite(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
+    """Change what a bundle's manifest says, and its card; the other files stay as they are.
+
+    Raises:
+        OptionError: the bundle is no folder.
+        BundleError: it is damaged.
+    """
+    if not folder.is_dir():
+        raise OptionError(f"{folder}: figures are recorded in a bundle's folder, not in a .zip")
+    bundle = Bundle(folder)
+    manifest = change(bundle.manifest)
     files = {path: bundle.read(path) for path in manifest.files if path != CARD}
-    manifest = replace(manifest, artifacts=artifacts)
     files[CARD] = model_card(manifest, sum(map(len, files.values()))).encode()
     write_bundle(folder, manifest, files, overwrite=True)
 

@@ -34,6 +34,7 @@ VERBS = {
     "caption": Verb("Caption each photo in one sentence."),
     "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
     "eval": Verb("Score a bundle on photos with reference captions.", ("distill", "eval")),
+    "calibrate": Verb("Fit a bundle's confidence to photos with captions.", ("distill", "eval")),
     "bench": Verb("Measure a bundle's speed, memory and limits.", ("eval",)),
     "label": Verb("Label photos with a teacher, for training.", ("distill",)),
     "distill": Verb("Train a student from a recipe.", ("distill",)),

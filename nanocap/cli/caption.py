@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ import click
 from nanocap.bounds import BATCH, MAX_BATCH, MAX_BEAMS, MAX_PIXELS
 from nanocap.cli.output import tell
 from nanocap.cli.paths import STANDARD_INPUT, find
-from nanocap.errors import ImageError, one_line
+from nanocap.errors import ImageError, OptionError, one_line
 from nanocap.progress import Progress
 from nanocap.runtime.engines.providers import PROVIDERS
 
 if TYPE_CHECKING:
+    from nanocap.bundle.manifest import Manifest
     from nanocap.caption import Caption
     from nanocap.runtime.first import First
 
@@ -38,6 +40,10 @@ Examples:
   nanocap caption --n-best 3 --json photo.jpg
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1, "alternatives": [
       {"caption": TEXT, "confidence": 0 to 1}, ...]}
+
+\b
+  nanocap caption --min-confidence 0.5 photo.jpg   "May be: A dog in the snow."
+  nanocap caption --min-confidence 0.5 --abstain holiday/   no sentence instead; null in JSON
 
 \b
   nanocap caption --deadline-ms 50 photo.jpg   with a bundle of several token budgets
@@ -70,6 +76,13 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     show_default=True,
     help="Sentences to print, best first; --beams is at least as many.",
 )
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Begin sentences that are less likely to be true with 'May be:'.",
+)
+@click.option("--abstain", is_flag=True, help="With --min-confidence: leave them out instead.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1, MAX_BATCH),
@@ -112,6 +125,8 @@ def command(
     length: str | None,
     beams: int | None,
     n_best: int,
+    min_confidence: float,
+    abstain: bool,
     batch_size: int | None,
     null: bool,
     artifact: str | None,
@@ -130,8 +145,11 @@ def command(
     ctx.with_resource(warnings.catch_warnings())
     warnings.filterwarnings("ignore", module="PIL")  # notes about odd files, for programmers
     warnings.showwarning = _show
+    if abstain and not min_confidence:
+        raise click.UsageError("--abstain needs --min-confidence: how sure is sure enough")
     listed = STANDARD_INPUT in paths
-    report = Report(as_json, named=len(paths) > 1 or listed or os.path.isdir(paths[0]))
+    named = len(paths) > 1 or listed or os.path.isdir(paths[0])
+    report = Report(as_json, named, Doubt(min_confidence, abstain))
     found: Iterable[str] = chain.from_iterable(
         find(path, report.failure, null=null) for path in paths
     )
@@ -151,6 +169,7 @@ def command(
 
     if found and ctx.obj is not None:
         first: First = ctx.obj  # this one photo's model is on the way
+        _check(first.bundle.manifest, min_confidence)
         try:
             one: Caption | ImageError = first.caption(
                 paths[0], max_pixels=max_pixels, beams=beams, length=length, n_best=n_best
@@ -172,6 +191,7 @@ def command(
             threads=threads if threads or report.named else 1,
             max_pixels=max_pixels,
         )
+        _check(captioner.manifest, min_confidence)
         outcomes = captioner.attempt(
             sources(),
             batch_size=batch_size or (1 if listed else BATCH),
@@ -191,12 +211,40 @@ def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     tell(message)
 
 
+def _check(manifest: Manifest, min_confidence: float) -> None:
+    if min_confidence and manifest.confidence is None:
+        raise OptionError(
+            f"--min-confidence: the confidence of {manifest.name} is no probability until"
+            " `nanocap calibrate` has fitted it"
+        )
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What becomes of captions that are not sure enough.
+
+    Attributes:
+        least: confidence that is enough.
+        abstain: leave them out, rather than say that they are guesses.
+    """
+
+    least: float = 0.0
+    abstain: bool = False
+
+    def said(self, caption: Caption) -> str | None:
+        """The sentence to show, if any."""
+        if caption.confidence >= self.least:
+            return caption.text
+        return None if self.abstain else f"May be: {caption.text}"
+
+
 class Report:
     """Prints outcomes, as JSON lines or with the path before each sentence; counts failures."""
 
-    def __init__(self, as_json: bool, named: bool) -> None:
+    def __init__(self, as_json: bool, named: bool, doubt: Doubt) -> None:
         self.as_json = as_json
         self.named = named
+        self.doubt = doubt
         self.failures = 0
         self.progress = Progress(0)
         # A file name need not be text in the terminal's encoding; that must not end the run.
@@ -209,18 +257,22 @@ class Report:
         if isinstance(outcome, ImageError):
             self.failure(path, outcome)
         elif self.as_json:
-            others = [_values(one) for one in outcome.alternatives]
+            others = [self._values(one) for one in outcome.alternatives]
             more: dict[str, object] = {"alternatives": others} if others else {}
             if outcome.tags:
                 more["tags"] = [
                     {"word": tag.word, "probability": round(tag.probability, 4)}
                     for tag in outcome.tags
                 ]
-            self._print(json.dumps({"image": path, **_values(outcome), **more}))
+            self._print(json.dumps({"image": path, **self._values(outcome), **more}))
         else:
             for one in (outcome, *outcome.alternatives):
-                text = one_line(one.text)  # the pieces of a bundle may be anything
-                self._print(f"{one_line(path)}\t{text}" if self.named else text)
+                said = self.doubt.said(one)
+                text = one_line(said or "")  # the pieces of a bundle may be anything
+                if self.named:
+                    self._print(f"{one_line(path)}\t{text}")
+                elif said is not None:
+                    self._print(text)
 
     def failure(self, path: str, error: ImageError) -> None:
         """Print one failure."""
@@ -235,6 +287,5 @@ class Report:
         self.progress.clear()
         click.echo(line)
 
-
-def _values(caption: Caption) -> dict[str, str | float]:
-    return {"caption": caption.text, "confidence": round(caption.confidence, 4)}
+    def _values(self, caption: Caption) -> dict[str, str | float | None]:
+        return {"caption": self.doubt.said(caption), "confidence": round(caption.confidence, 4)}

@@ -11,13 +11,12 @@ import click
 
 from nanocap.cli.options import PATH, json_option, page_option, threads_option
 from nanocap.cli.output import say_table, tell
+from nanocap.cli.photos import Troubles, asked_source, read_examples
 from nanocap.cli.speakers import Question, is_bundle, listen
 from nanocap.errors import DataError
 from nanocap.measure.metrics.reference import SCORERS
 
 if TYPE_CHECKING:
-    from nanocap.distill.data.sources import Example
-    from nanocap.distill.recipes.recipe import Source
     from nanocap.measure.metrics.evaluation import Difference, Evaluation, Matcher
 
 
@@ -133,9 +132,9 @@ def command(
     if page is not None:
         from nanocap.measure.report.cards import Photo
         from nanocap.measure.report.eval_page import write_eval_page
-    troubles = _Troubles()
-    source, root = _source(data, recipe, name, data_root)
-    examples = _examples(source, root, recipe is not None, troubles)
+    troubles = Troubles()
+    source, root = asked_source(data, recipe, name, data_root)
+    examples = read_examples(source, root, recipe is not None, troubles)
     keys = [example.key for example in examples]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -170,8 +169,9 @@ def command(
             scorers,
             several if any(len(found) > 1 for found in several.values()) else None,
             matcher,
+            answer.confidences,
         )
-        for texts, several in zip(sets, candidates, strict=True)
+        for texts, several, answer in zip(sets, candidates, answers, strict=True)
     ]
     if record is not None:
         _record(Path(targets[0]), artifact, record, evaluations[0])
@@ -218,17 +218,6 @@ def _record(bundle: Path, artifact: str | None, name: str, evaluation: Evaluatio
     quality.record(bundle, chosen, name, figures)
 
 
-class _Troubles:
-    """What is left out, one line each."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, key: str, reason: str) -> None:
-        self.count += 1
-        tell(f"{key}: left out: {reason}")
-
-
 def _table(evaluation: Evaluation) -> str:
     lines = []
     for measure in evaluation.measures:
@@ -264,33 +253,3 @@ def _seen(patterns: Sequence[str]) -> set[str]:
         for example in read_source(source_of(pattern), Path())
         for text in example.captions
     }
-
-
-def _source(
-    data: str | None, recipe: Path | None, name: str | None, data_root: Path | None
-) -> tuple[Source, Path]:
-    """The source that is asked for, and the folder that it is relative to."""
-    from nanocap.distill.data.sources import source_of
-    from nanocap.distill.recipes.recipe import load_recipe
-
-    if data is not None and recipe is None and name is None:
-        return source_of(data), Path()
-    if recipe is None or name is None or data is not None:
-        raise click.UsageError("give --data, or --recipe together with --source")
-    loaded = load_recipe(recipe)
-    root = data_root if data_root is not None else recipe.parent / loaded.data.root
-    for source in loaded.data.sources:
-        if source.name == name:
-            return source, root
-    raise click.UsageError(f"the recipe has no source {name!r}")
-
-
-def _examples(source: Source, root: Path, aside: bool, troubles: _Troubles) -> list[Example]:
-    """All photos of a source, or those that a recipe sets aside of it."""
-    from nanocap.distill.data.sources import read_source, set_aside
-
-    if not aside:
-        return list(read_source(source, root, troubles.add))
-    found = list(read_source(source, root))
-    kept = set_aside([example.key for example in found], source.aside)
-    return [example for example in found if example.key in kept]

@@ -50,6 +50,7 @@ class Answer:
 
     side: Side
     candidates: dict[str, list[str]]
+    confidences: dict[str, float] | None = None  # of a bundle whose confidence was calibrated
 
 
 def is_bundle(target: str) -> bool:
@@ -85,9 +86,11 @@ def _bundle(path: Path, question: Question) -> Answer:
             spoken[photo.key] = outcome
         progress.step()
     progress.clear()
+    calibrated = captioner.manifest.confidence is not None
     return Answer(
         Side.of_bundle(path, captioner.artifact.name, question.length, spoken),
         {key: [one.text for one in (best, *best.alternatives)] for key, best in spoken.items()},
+        {key: one.confidence for key, one in spoken.items()} if calibrated else None,
     )
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from nanocap import Captioner
+from nanocap.bundle.confidence import Confidence
+from nanocap.bundle.quality import rewrite
 from nanocap.cli import VERBS, group
 from nanocap.progress import Progress
 
@@ -312,6 +315,33 @@ def test_options_reach_the_model(run: Any, photo_files: list[Path], captioner: C
     result = run("--beams", 1, "--length", "short", "--threads", 1, *photo_files)
     assert [line.split("\t")[1] for line in result.stdout.splitlines()] == [c.text for c in one]
     assert [c.text for c in one] != [c.text for c in captioner(photo_files)]
+
+
+def test_captions_that_are_not_sure_enough(
+    run: Any, tiny_bundle: Path, tmp_path: Path, photo_files: list[Path]
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "calibrated"))
+    fitted = Confidence(0.0, {"pieces": 1.0}, ("a",), 200)
+    rewrite(bundle, lambda manifest: replace(manifest, confidence=fitted))
+    first, second = sorted(map(Captioner(bundle), photo_files[:2]), key=lambda c: c.confidence)
+    assert first.confidence < second.confidence
+    paths = photo_files[:2]
+    least = (first.confidence + second.confidence) / 2
+    said = run(*paths, "--min-confidence", least, bundle=bundle).stdout.splitlines()
+    assert {line.split("\t")[1] for line in said} == {f"May be: {first.text}", second.text}
+    said = run(*paths, "--min-confidence", least, "--abstain", bundle=bundle).stdout.splitlines()
+    assert {line.split("\t")[1] for line in said} == {"", second.text}
+    lines = run(*paths, "--json", "--min-confidence", least, "--abstain", bundle=bundle).stdout
+    assert {json.loads(line)["caption"] for line in lines.splitlines()} == {None, second.text}
+    nothing = run(paths[0], "--min-confidence", 1, "--abstain", bundle=bundle)
+    assert (nothing.stdout, nothing.stderr, nothing.exit_code) == ("", "", 0)
+
+
+def test_confidence_that_is_no_probability(run: Any, photo_files: list[Path]) -> None:
+    result = run("--min-confidence", 0.5, photo_files[0])
+    assert "nanocap calibrate" in result.stderr
+    assert result.exit_code == 2
+    assert "--abstain needs" in run("--abstain", photo_files[0]).stderr
 
 
 def test_the_limit_on_pixels(run: Any, photo_files: list[Path]) -> None:

@@ -14,6 +14,7 @@ from nanocap.measure.metrics.facts import fact_measures
 from nanocap.measure.metrics.measures import Interval, Measure
 from nanocap.measure.metrics.phrases import WornPhrase, worn_measure, worn_phrases
 from nanocap.measure.metrics.reference import SCORERS, Missing, oracle_measure, reference_measures
+from nanocap.measure.metrics.reliability import Reliability, reliability
 from nanocap.measure.metrics.retrieval import retrieval_measures
 from nanocap.measure.metrics.variety import variety_measures
 
@@ -37,6 +38,7 @@ class Evaluation:
     measures: tuple[Measure, ...]
     missing: tuple[Missing, ...]
     worn: tuple[WornPhrase, ...] = ()  # the most worn first
+    reliability: Reliability | None = None  # of captions that came with a confidence
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: `figures` by key with value, low and high; worn phrases; what is missing."""
@@ -70,6 +72,7 @@ def evaluate(
     scorers: Collection[str] = tuple(SCORERS),
     candidates: Mapping[str, Sequence[str]] | None = None,
     matcher: Matcher | None = None,
+    confidences: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Score one caption a photo.
 
@@ -79,6 +82,7 @@ def evaluate(
         candidates: several captions a photo by the same keys, for the score of the best of them.
         scorers: those of `pycocoevalcap` that are wanted, keys of `reference.SCORERS`.
         matcher: an image-text scorer, for retrieval.
+        confidences: of the captions by the same keys, where they are probabilities.
     Raises:
         NanocapError: the keys differ, a photo has no references, there is none, or Java is missing.
         MissingExtraError: the packages of the extra `eval` are not installed.
@@ -93,6 +97,8 @@ def evaluate(
     ]
     if candidates is not None:
         found.append(oracle_measure({key: candidates[key] for key in ordered}, references))
+    reliable = None if confidences is None else reliability(confidences, ordered, references)
+    found += reliable.measures() if reliable is not None else []
     found += _retrieval(ordered, references, matcher)
     return Evaluation(
         keys=tuple(ordered),
@@ -100,6 +106,7 @@ def evaluate(
         measures=tuple(one for one in found if not isinstance(one, Missing)),
         missing=tuple(one for one in found if isinstance(one, Missing)),
         worn=tuple(worn_phrases(ordered, references)),
+        reliability=reliable,
     )
 
 

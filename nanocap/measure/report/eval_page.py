@@ -14,8 +14,10 @@ from nanocap.measure.report.cards import Card, Photo, Reader, Side, card
 from nanocap.measure.report.choice import Section, choose
 from nanocap.measure.report.page import render, write_page
 from nanocap.measure.report.plots.intervals import Row, interval_plot
+from nanocap.measure.report.plots.reliability import reliability_plot, risk_coverage_plot
 
-COUNTS = {"distinct", "vocabulary", "words"}  # they share no axis with scores and percentages
+# they share no axis with scores and percentages
+COUNTS = {"distinct", "vocabulary", "words", "calibration", "surer_half"}
 NO_DIFFERENCE = "no difference"
 
 
@@ -61,7 +63,10 @@ def write_eval_page(
         "left_out": left_out,
         "evaluations": evaluations,
         "rows": rows,
-        "plots": _difference_plots(rows) if rows else _figure_plots(evaluations[0]),
+        "plots": [
+            *(_difference_plots(rows) if rows else _figure_plots(evaluations[0])),
+            *_confidence_plots(evaluations),
+        ],
         "winner": {"first": sides[0].name, "second": sides[-1].name},
         "sections": shown,
         "by": by,
@@ -118,6 +123,17 @@ def _figure_plots(evaluation: Evaluation) -> list[tuple[str, Markup]]:
         if measure.key not in COUNTS
     ]
     return [("Scores and percentages", interval_plot(rows, "Figures with their 95 % intervals"))]
+
+
+def _confidence_plots(evaluations: Sequence[Evaluation]) -> list[tuple[str, Markup]]:
+    """Of the captioners whose confidence is a probability, in the colours of all."""
+    found = [one.reliability for one in evaluations if one.reliability is not None]
+    if len(found) < len(evaluations):
+        return []
+    return [
+        ("Confidence, and how often it is right", reliability_plot(found)),
+        ("What is wrong where only the surest count", risk_coverage_plot(found)),
+    ]
 
 
 def _difference_plots(rows: Sequence[Difference]) -> list[tuple[str, Markup]]:

@@ -209,7 +209,7 @@ def test_a_search_finds_what_others_find(
     checkpoint = tiny.checkpoint()
     tokens, controls = checkpoint.tokens(), checkpoint.controls()
     quality = controls.quality["high"]
-    options = Options(BEAMS, penalty, quality, controls.length[length], n_best=BEAMS)
+    options = Options(BEAMS, penalty, quality, controls.length[length])
     bundle, pixels, longest = Bundle(both), tiny.pixels(6), tiny.dimensions.max_tokens
     onnx = bundle.manifest.artifacts[-1]
     fp32 = made["fp32"].artifact
