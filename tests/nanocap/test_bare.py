@@ -31,6 +31,7 @@ main()
 """
 WORK = {  # arguments with which a verb sets to work, and the extras that bring all it needs
     "eval": (["--data", "photos.jsonl"], "distill,eval"),
+    "calibrate": (["a", "--data", "photos.jsonl"], "distill,eval"),
     "bench": (["--quick"], "eval"),
     "label": (["--teacher", "hf:a", "--images", ".", "--out", "out"], "distill"),
     "distill": (["recipe.toml", "--out", "out"], "distill"),

@@ -19,7 +19,17 @@ from nanocap.cores import available_cores
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nanocap", "distill", "convert")  # runtime/ takes torch for its tensors alone
 COMPUTE = {"torch", "accelerate", "transformers", "datasets", "onnxscript"}
-COMPUTING = ("eval", "bench", "label", "distill", "scorer", "convert", "parity", "caption")
+COMPUTING = (
+    "eval",
+    "calibrate",
+    "bench",
+    "label",
+    "distill",
+    "scorer",
+    "convert",
+    "parity",
+    "caption",
+)
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from nanocap.measure.bench.roofline import Peaks, Roofline
 from nanocap.measure.bench.timing import Timing
 from nanocap.measure.metrics.evaluation import Evaluation, compare
 from nanocap.measure.metrics.measures import mean_measure
+from nanocap.measure.metrics.reliability import Reliability
 from nanocap.measure.report.bench_page import qualities, write_bench_page
 from nanocap.measure.report.cards import Photo, Side
 from nanocap.measure.report.choice import ENDS, SAMPLE, choose
@@ -144,6 +146,22 @@ def test_two_captioners_are_compared(tmp_path: Path) -> None:
     [cell] = re.findall(r"CIDEr</th>.*", html)
     assert cell.endswith("1.jsonl</td></tr>")  # the second is better
     assert len(page.all("svg")) == 2
+
+
+def test_confidences_are_drawn(tmp_path: Path) -> None:
+    texts = {"a": "A dog.", "b": "A cat.", "c": "A boat."}
+    reliable = Reliability(np.array([0.9, 0.4, 0.1]), np.array([1.0, 1, 0]), np.array([1.0, 1, 1]))
+    one = replace(evaluation(texts, [1.0, 2.0, 3.0]), reliability=reliable)
+    photos = [Photo(key, picture(i), ("a dog",)) for i, key in enumerate(texts)]
+    written = [Side("mine.jsonl", texts)]
+    path = write_eval_page(tmp_path / "one", written, [one], [], photos, 0)
+    page = check_it_loads_nothing(path.read_text(encoding="utf-8"))
+    assert len(page.all("svg")) == 3
+    assert "confidence 0.90: 1.00 of 1 captions" in page.text
+    assert "all captions: 33.3 %" in page.text
+    rows = compare(one, one)
+    path = write_eval_page(tmp_path / "two", written * 2, [one, one], rows, photos, 0)
+    assert len(check_it_loads_nothing(path.read_text(encoding="utf-8")).all("svg")) == 4
 
 
 def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
