@@ -38,6 +38,7 @@ VERBS = {
     "bench": Verb("Measure a bundle's speed, memory and limits.", ("eval",)),
     "label": Verb("Label photos with a teacher, for training.", ("distill",)),
     "distill": Verb("Train a student from a recipe.", ("distill",)),
+    "pack": Verb("Pack a recipe and its data small, to train elsewhere.", ("distill",)),
     "average": Verb("Average the weights of several students.", ("distill",)),
     "prune": Verb("Remove the smallest channels of a student.", ("distill",)),
     "scorer": Verb("Train an image-text scorer.", ("distill",)),

@@ -35,6 +35,7 @@ WORK = {  # arguments with which a verb sets to work, and the extras that bring 
     "bench": (["--quick"], "eval"),
     "label": (["--teacher", "hf:a", "--images", ".", "--out", "out"], "distill"),
     "distill": (["recipe.toml", "--out", "out"], "distill"),
+    "pack": (["recipe.toml", "--out", "out"], "distill"),
     "average": (["a.safetensors", "--out", "out"], "distill"),
     "prune": (["a.safetensors", "--keep", "0.5", "--out", "out"], "distill"),
     "scorer": (["recipe.toml", "--out", "out"], "distill"),
