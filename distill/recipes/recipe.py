@@ -103,6 +103,7 @@ class Stage:
     checkpoint: int = 200  # steps between checkpoints
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
     best: bool = False  # end with the weights of the best look instead of the last
+    blend: float = 1.0  # share of these in what the stage ends with; the rest is what it began from
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,10 @@ def check(recipe: Recipe) -> None:
             )
         if stage.floor and stage.keep < 1:
             raise RecipeError(f"{at}: a stage that prunes has no floor to fall back to")
+        if not 0 < stage.blend <= 1:
+            raise RecipeError(f"{at}.blend is a share: above 0, at most 1")
+        if stage.blend < 1 and stage.keep < 1:
+            raise RecipeError(f"{at}.blend is for stages that prune nothing")
         if stage.best and (stage.floor or stage.keep < 1):
             raise RecipeError(f"{at}.best is for stages without `floor` and `keep`")
         if stage.best and not (recipe.monitor and stage.evaluate):

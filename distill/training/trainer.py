@@ -118,6 +118,7 @@ def _train_stage(
             module.p = stage.dropout
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    began = {name: tensor.clone() for name, tensor in average.items()} if stage.blend < 1 else None
     # behind the optimizer and the average, which have no part in them; part of the checkpoint
     masks = Masks(student, stage.keep) if stage.keep < 1 else None
     names = Names(run.corpus, run.recipe, stage.naming).to(device) if stage.naming else None
@@ -230,6 +231,8 @@ def _train_stage(
             floor.restore(average)
         if best is not None:
             best.restore(average)
+        if began is not None:
+            average = _blend(began, average, stage.blend)
         if masks is None:
             student.load_state_dict(average)
         else:
@@ -275,6 +278,17 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
             if chosen:
                 groups.append({"params": chosen, "base": base, "lr": base, "weight_decay": decay})
     return groups
+
+
+def _blend(began: dict[str, Tensor], ended: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights between those a stage began from and those it came to.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models" (2022).
+    """
+    return {
+        name: torch.lerp(began[name], tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in ended.items()
+    }
 
 
 @torch.no_grad()

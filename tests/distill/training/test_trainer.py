@@ -132,6 +132,22 @@ def test_a_stage_may_end_with_its_best_weights(tmp_path: Path) -> None:
     assert average["weight"].item() == 2
 
 
+def test_a_stage_may_end_between_where_it_began_and_where_it_came_to(
+    recipe: Recipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    first, second = (replace(stage, steps=2, views=1, evaluate=0) for stage in recipe.stages[:2])
+    found = {}
+    for share in (1.0, 0.25):
+        stages = (first, replace(second, train=("decoder", "upper"), blend=share))
+        run = Run(replace(recipe, stages=stages), corpus, tmp_path / str(share), tmp_path)
+        found[share] = Student.load(train(run, Accelerator(cpu=True)))[0].state_dict()
+        began = Student.load(run.finished(0))[0].state_dict()
+    for name, tensor in found[0.25].items():
+        expected = torch.lerp(began[name], found[1.0][name], 0.25)
+        torch.testing.assert_close(tensor, expected, msg=name)
+    assert not torch.equal(found[0.25]["decoder.positions"], found[1.0]["decoder.positions"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
