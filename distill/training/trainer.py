@@ -118,7 +118,7 @@ def _train_stage(
             module.p = stage.dropout
     optimizer = torch.optim.AdamW(_groups(student, stage), betas=(0.9, 0.98), fused=True)
     average = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-    began = {name: tensor.clone() for name, tensor in average.items()} if stage.blend < 1 else None
+    origin = {name: tensor.clone() for name, tensor in average.items()} if stage.blend < 1 else None
     # behind the optimizer and the average, which have no part in them; part of the checkpoint
     masks = Masks(student, stage.keep) if stage.keep < 1 else None
     names = Names(run.corpus, run.recipe, stage.naming).to(device) if stage.naming else None
@@ -231,8 +231,8 @@ def _train_stage(
             floor.restore(average)
         if best is not None:
             best.restore(average)
-        if began is not None:
-            average = _blend(began, average, stage.blend)
+        if origin is not None:
+            average = _blend(origin, average, stage.blend)
         if masks is None:
             student.load_state_dict(average)
         else:
