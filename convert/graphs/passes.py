@@ -11,6 +11,8 @@ from onnx import helper, numpy_helper
 from nanocap.convert.errors import ConversionError
 
 FLOAT = onnx.TensorProto.FLOAT
+FEWEST_ROWS = 256  # of a table that is worth less than exact
+LAST_AXIS = "last_axis"
 
 
 def clean(model: onnx.ModelProto, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
@@ -58,27 +60,84 @@ def quantize_gather(model: onnx.ModelProto) -> onnx.ModelProto:
     The embedding is one int8 table for the input and for the logits. The quantizer leaves
     `Gather(DequantizeLinear(table))`, which would turn all of it to float at every step.
     """
-    graph, producers = model.graph, _producers(model)
-    for gather in [node for node in graph.node if node.op_type == "Gather"]:
+    producers = _producers(model)
+    for gather in [node for node in model.graph.node if node.op_type == "Gather"]:
         dequantize = producers.get(gather.input[0])
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue
         table, scale = dequantize.input[0], dequantize.input[1]
-        rows, out = gather.input[1], gather.output[0]
         zero_point = constants(model)[dequantize.input[2]]
         if zero_point.any():
             raise ConversionError(f"the table {table} has a zero point; quantize it symmetrically")
-        make, name = helper.make_node, gather.name
-        nodes = [
-            make("Gather", [table, rows], [f"{out}_bytes"], f"{name}_bytes"),
-            make("Cast", [f"{out}_bytes"], [f"{out}_whole"], f"{name}_cast", to=FLOAT),
-            make("Gather", [scale, rows], [f"{out}_scale"], f"{name}_scale"),
-            make("Unsqueeze", [f"{out}_scale", "last_axis"], [f"{out}_column"], f"{name}_column"),
-            make("Mul", [f"{out}_whole", f"{out}_column"], [out], f"{name}_mul"),
-        ]
-        graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "last_axis"))
-        replace_node(model, gather, nodes)
+        _look_up(model, gather, table, scale)
     return drop_unused(model)
+
+
+def quantize_tables(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep float tables that only rows are looked up in as int8 with a scale a row; in place.
+
+    The rows of the embedding that evidence is told with: whole, it would be a third of the encoder.
+    Of a table whose rows are chosen from a list of constants, only these rows stay.
+    """
+    consumers, values = _consumers(model), constants(model)
+    for name, table in values.items():
+        readers = consumers.get(name, [])
+        if table.dtype != np.float32 or table.ndim != 2 or len(table) < FEWEST_ROWS:
+            continue
+        if not all(node.op_type == "Gather" and node.input[0] == name for node in readers):
+            continue
+        chosen = [_chosen_from(model, gather.input[1]) for gather in readers]
+        needed = [found for found in chosen if found is not None]
+        if len(needed) == len(chosen):
+            rows = np.unique(np.concatenate(needed))
+            place = np.zeros(len(table), np.int32)
+            place[rows] = np.arange(len(rows))
+            model.graph.initializer.append(numpy_helper.from_array(place, f"{name}_place"))
+            for gather in readers:
+                found, at = f"{gather.output[0]}_row", list(model.graph.node).index(gather)
+                look = helper.make_node(
+                    "Gather", [f"{name}_place", gather.input[1]], [found], found
+                )
+                model.graph.node.insert(at, look)
+                gather.input[1] = found
+            table = table[rows]
+        scale = np.maximum(np.abs(table).max(1), np.finfo(np.float32).tiny) / 127
+        whole = np.round(table / scale[:, None]).astype(np.int8)
+        for suffix, array in (("quantized", whole), ("scale", scale)):
+            tensor = numpy_helper.from_array(array, f"{name}_{suffix}")
+            model.graph.initializer.append(tensor)
+        for gather in readers:
+            _look_up(model, gather, f"{name}_quantized", f"{name}_scale")
+    return drop_unused(model)
+
+
+def _chosen_from(model: onnx.ModelProto, value: str) -> np.ndarray | None:
+    """The constants that a value's numbers are looked up among, where that is so."""
+    producers, values = _producers(model), constants(model)
+    while value in producers:
+        node = producers[value]
+        if node.op_type == "Gather" and node.input[0] in values:
+            return values[node.input[0]].flatten()
+        if node.op_type not in ("Reshape", "Identity", "Cast"):
+            return None
+        value = node.input[0]
+    return None
+
+
+def _look_up(model: onnx.ModelProto, gather: onnx.NodeProto, table: str, scale: str) -> None:
+    """Rows of an int8 table times their scales, instead of a Gather of floats."""
+    make, name, rows, out = helper.make_node, gather.name, gather.input[1], gather.output[0]
+    nodes = [
+        make("Gather", [table, rows], [f"{out}_bytes"], f"{name}_bytes"),
+        make("Cast", [f"{out}_bytes"], [f"{out}_whole"], f"{name}_cast", to=FLOAT),
+        make("Gather", [scale, rows], [f"{out}_scale"], f"{name}_scale"),
+        make("Unsqueeze", [f"{out}_scale", LAST_AXIS], [f"{out}_column"], f"{name}_column"),
+        make("Mul", [f"{out}_whole", f"{out}_column"], [out], f"{name}_mul"),
+    ]
+    if LAST_AXIS not in constants(model):
+        axis = numpy_helper.from_array(np.array([-1], np.int64), LAST_AXIS)
+        model.graph.initializer.append(axis)
+    replace_node(model, gather, nodes)
 
 
 def quantize_pixels(model: onnx.ModelProto, mean: float, std: float) -> onnx.ModelProto:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from nanocap.convert.errors import ConversionError
-from nanocap.convert.graphs.passes import quantize_gather, quantize_pixels
+from nanocap.convert.graphs.passes import quantize_gather, quantize_pixels, quantize_tables
 from nanocap.convert.graphs.sessions import folded
 from nanocap.convert.quantization.blocks import Block, blocks
 from nanocap.convert.quantization.calibration import (
@@ -90,7 +89,10 @@ class Quantizable:
             "quant_type": QuantType.QUInt8,
         }
         seen = collect_histograms(model, _activations(model, nodes), feeds)
-        finish = partial(quantize_pixels, mean=PIXEL_MEAN, std=PIXEL_STD)
+
+        def finish(done: onnx.ModelProto) -> onnx.ModelProto:
+            return quantize_tables(quantize_pixels(done, PIXEL_MEAN, PIXEL_STD))
+
         return cls(model, nodes, seen, {stem.input[0]: [exact]}, finish)
 
     @classmethod
