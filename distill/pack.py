@@ -41,8 +41,10 @@ RUN = """\
 #   cat student.part-* > student.safetensors
 # Python needs nanocap[distill]; what else the recipe imports is in packages/.
 set -e
+OUT="${{OUT:-$(dirname "$0")}}"
+mkdir -p "$OUT"
+OUT="$(cd "$OUT" && pwd)" # before the folder changes
 cd "$(dirname "$0")"
-OUT="${{OUT:-.}}"
 export PYTHONPATH="$PWD/packages${{PYTHONPATH:+:$PYTHONPATH}}"
 ${{PYTHON:-python3}} -m nanocap distill recipe.toml --out run --cache cache
 split -b {parts} run/student.safetensors "$OUT/student.part-"

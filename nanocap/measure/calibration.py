@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from nanocap.bundle.confidence import FEATURES, Confidence, Known
 from nanocap.caption import Caption
 from nanocap.errors import DataError
 from nanocap.measure.metrics.facts.entries import lexicon
 from nanocap.measure.metrics.facts.roles import FUNCTION
-
-Floats = npt.NDArray[np.float64]
+from nanocap.measure.metrics.measures import Floats
 
 FEWEST = 100  # photos; fewer say little about the tenths of captions that are rarely right
 RIDGE = 2.0  # what a weight costs, of features scaled to a deviation of one
