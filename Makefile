@@ -30,7 +30,10 @@ export ORT_DISABLE_TELEMETRY := 1
 # A process a core, each with one thread: as many threads as cores in each would fight. Tests of one
 # file share what they build, so they stay together. A process that dies ends the run at once: pytest
 # may wait for its tests forever.
-PARALLEL := -n auto --dist loadfile --max-worker-restart 0
+PARALLEL := -n auto --dist loadfile --max-worker-restart 0 --durations 15
+# For tests/conftest.py: when to begin no further test, and what decides the order of the files.
+slow: export TESTS_UNTIL := $(or $(TESTS_UNTIL),inf)
+slow: export TESTS_ORDER := $(TESTS_ORDER)
 test slow: export OMP_NUM_THREADS := 1
 
 .PHONY: caption test slow test-optimum test-node lint clean
@@ -42,7 +45,7 @@ test: lint
 	$(TEST)/bin/pytest $(PARALLEL)
 
 slow: $(TEST)/package.stamp
-	$(TEST)/bin/pytest $(PARALLEL) -m slow
+	$(TEST)/bin/pytest $(PARALLEL) --no-loadscope-reorder -m slow
 
 test-optimum: $(OPTIMUM)/package.stamp
 	$(OPTIMUM)/bin/pytest -m "optimum or not slow and not node" $(INTEROP)
