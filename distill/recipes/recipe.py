@@ -104,6 +104,7 @@ class Stage:
     evaluate: int = 400  # steps between looks at the photos set aside for monitoring
     best: bool = False  # end with the weights of the best look instead of the last
     blend: float = 1.0  # share of these in what the stage ends with; the rest is what it began from
+    start_trunk: float = 0.0  # share that the trunk of `start` has in the trunk that it ends with
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,10 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{at}.blend is a share: above 0, at most 1")
         if stage.blend < 1 and stage.keep < 1:
             raise RecipeError(f"{at}.blend is for stages that prune nothing")
+        if stage.start_trunk and (not recipe.start or stage.keep < 1):
+            raise RecipeError(f"{at}.start_trunk needs a `start`, and a stage that prunes nothing")
+        if stage.start_trunk > 1:
+            raise RecipeError(f"{at}.start_trunk is a share: at most 1")
         if stage.best and (stage.floor or stage.keep < 1):
             raise RecipeError(f"{at}.best is for stages without `floor` and `keep`")
         if stage.best and not (recipe.monitor and stage.evaluate):

@@ -84,6 +84,12 @@ class Start:
         student.load_state_dict(state)
         return student
 
+    def upper_trunk(self) -> dict[str, Tensor]:
+        """Weights of its trunk that a stage may train without its maps being made anew, by name."""
+        parameters = {id(p) for p in self._student.encoder.trunk.upper_parameters()}
+        named = self._student.named_parameters()
+        return {name: p.detach() for name, p in named if id(p) in parameters}
+
     def _grown(self, embedding_VC: Tensor, tokenizer: Tokenizer) -> Tensor:
         """With rows for the pieces that a tokenizer has more: means of what they were before."""
         ours = Tokenizer.from_str(self.tokenizer)

@@ -233,6 +233,10 @@ def _train_stage(
             best.restore(average)
         if origin is not None:
             average = _blend(origin, average, stage.blend)
+        if stage.start_trunk:
+            assert run.start is not None
+            began = {n: tensor.to(device) for n, tensor in run.start.upper_trunk().items()}
+            average = _blend(average | began, average, 1 - stage.start_trunk)
         if masks is None:
             student.load_state_dict(average)
         else:
@@ -281,9 +285,10 @@ def _groups(student: Student, stage: Stage) -> list[dict[str, object]]:
 
 
 def _blend(began: dict[str, Tensor], ended: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights between those a stage began from and those it came to.
+    """Weights between those that were there before and those that a stage came to.
 
-    Wortsman et al., "Robust fine-tuning of zero-shot models" (2022).
+    Wortsman et al., "Robust fine-tuning of zero-shot models" (2022); of two runs from the same
+    weights, "Model soups" (2022).
     """
     return {
         name: torch.lerp(began[name], tensor, share) if tensor.is_floating_point() else tensor

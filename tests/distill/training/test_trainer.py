@@ -16,7 +16,7 @@ from nanocap.distill.data.feature_cache import normalize
 from nanocap.distill.recipes.recipe import Recipe, Stage
 from nanocap.distill.teachers.rollout import roll_out, to_texts
 from nanocap.distill.training.monitor import Best, Monitor
-from nanocap.distill.training.run import Run
+from nanocap.distill.training.run import Run, Start
 from nanocap.distill.training.trainer import _average, _groups, learning_rate, train
 from nanocap.errors import RecipeError
 from nanocap.measure.metrics.cider import Cider
@@ -146,6 +146,28 @@ def test_a_stage_may_end_between_where_it_began_and_where_it_came_to(
         expected = torch.lerp(began[name], found[1.0][name], 0.25)
         torch.testing.assert_close(tensor, expected, msg=name)
     assert not torch.equal(found[0.25]["decoder.positions"], found[1.0]["decoder.positions"])
+
+
+def test_a_trunk_may_end_between_the_start_s_and_what_a_fresh_one_came_to(
+    recipe: Recipe, corpus: Corpus, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    start = Start(checkpoints[0])
+    began = start.student(recipe.dimensions()).state_dict()
+    found = {}
+    for share in (0.0, 0.25):
+        stage = replace(recipe.stages[0], steps=2, views=1, evaluate=0, start_trunk=share)
+        after = replace(recipe, stages=(stage,), start=str(start.path), fresh=True)
+        run = Run(after, corpus, tmp_path / str(share), tmp_path, start=start)
+        found[share] = Student.load(train(run, Accelerator(cpu=True)))[0].state_dict()
+    mixed = start.upper_trunk()
+    assert mixed
+    assert all(name.startswith("encoder.trunk.") for name in mixed)
+    for name, tensor in found[0.25].items():
+        expected = found[0.0][name]
+        if name in mixed:
+            assert not torch.equal(expected, began[name])
+            expected = torch.lerp(expected, began[name], 0.25)
+        torch.testing.assert_close(tensor, expected, msg=name)
 
 
 @pytest.mark.parametrize(
