@@ -235,8 +235,8 @@ def _train_stage(
             average = _blend(origin, average, stage.blend)
         if stage.start_trunk:
             assert run.start is not None
-            began = {n: tensor.to(device) for n, tensor in run.start.upper_trunk().items()}
-            average = _blend(average | began, average, 1 - stage.start_trunk)
+            trunk = {name: tensor.to(device) for name, tensor in run.start.upper_trunk().items()}
+            average = _blend(average | trunk, average, 1 - stage.start_trunk)
         if masks is None:
             student.load_state_dict(average)
         else:

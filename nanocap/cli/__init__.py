@@ -32,6 +32,7 @@ class Verb:
 
 VERBS = {
     "caption": Verb("Caption each photo in one sentence."),
+    "alt": Verb("Give images of documents alternative text."),
     "verify": Verb("Check a bundle: schema, hashes, one golden caption."),
     "eval": Verb("Score a bundle on photos with reference captions.", ("distill", "eval")),
     "calibrate": Verb("Fit a bundle's confidence to photos with captions.", ("distill", "eval")),

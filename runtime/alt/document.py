@@ -1,0 +1,144 @@
+"""A document: its pictures without alternative text, and the same document with words for them."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from nanocap.errors import DataError
+from nanocap.files.whole_file import whole_file
+from nanocap.runtime.alt import html, markdown, restructuredtext
+from nanocap.runtime.alt.picture import Picture
+
+Find = Callable[[str], list[Picture]]
+
+# Who finds the pictures of a kind of file. Templates are pages with code in them.
+PAGES = "html htm php liquid njk twig jinja jinja2 j2 erb ejs hbs vue svelte astro"
+FORMATS: dict[str, Find] = {
+    **{f".{suffix}": html.find for suffix in PAGES.split()},
+    ".xhtml": partial(html.find, xml=True),
+    ".md": markdown.find,
+    ".markdown": markdown.find,
+    ".mdx": markdown.find,
+    ".rst": restructuredtext.find,
+}
+NOT_LOOKED_INTO = ("node_modules", "__pycache__")  # nor hidden folders
+LARGEST = 64 << 20  # bytes of a document
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+ENCODINGS = re.compile(  # that pages have; Python knows many others, some of them slow
+    r"utf-?8|us-ascii|ascii|iso-8859-\d+|latin-?1|windows-\d+|cp\d+|koi8-[ru]|gb18030|gbk|gb2312|big5"
+    r"|shift[-_]jis|euc-(?:jp|kr)|macintosh",
+    re.IGNORECASE,
+)
+DECLARED = re.compile(rb"^<\?xml[^>]{0,200}encoding\s*=\s*[\"']([A-Za-z0-9_:.-]+)")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as it was read.
+
+    Attributes:
+        path: of its file.
+        data: its bytes.
+        pictures: those without alternative text, in their order.
+    """
+
+    path: Path
+    data: bytes
+    pictures: tuple[Picture, ...]
+    _text: str
+    _encoding: str
+    _words_encoding: str
+    _mark: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        """Open a document.
+
+        Raises:
+            DataError: it cannot be read, is too large, or is of a kind that is not known.
+        """
+        find = FORMATS.get(path.suffix.lower())
+        if find is None:
+            known = ", ".join(sorted(FORMATS))
+            raise DataError(f"{path}: no document of a known kind; known are {known}")
+        try:
+            with open(path, "rb") as file:
+                data = file.read(LARGEST + 1)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        if len(data) > LARGEST:
+            raise DataError(f"{path}: larger than {LARGEST >> 20} MB, which no document is")
+        mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
+        text, encoding, of_words = _decode(data[len(mark) :], MARKS.get(mark))
+        return cls(path, data, tuple(find(text)), text, encoding, of_words, mark)
+
+    def with_words(self, words: Mapping[int, str]) -> bytes:
+        """Its bytes with words for some of its pictures, by their place in `pictures`."""
+        pieces, place = [self._mark], 0
+        for number in sorted(words, key=lambda number: self.pictures[number].place):
+            picture = self.pictures[number]
+            pieces.append(self._encode(self._text[place : picture.place]))
+            # characters that the encoding lacks become references, which pages know
+            form = picture.form(words[number])
+            pieces.append(form.encode(self._words_encoding, "xmlcharrefreplace"))
+            place = picture.place
+        return b"".join([*pieces, self._encode(self._text[place:])])
+
+    def write(self, data: bytes) -> None:
+        """Put `data` in the place of the file, whole or not at all; its access rights stay.
+
+        Raises:
+            DataError: somebody has changed the file since it was read, or it cannot be written.
+        """
+        path = Path(os.path.realpath(self.path))
+        try:
+            if path.read_bytes() != self.data:
+                raise DataError(f"{self.path}: it was changed meanwhile; run nanocap alt again")
+            mode = path.stat().st_mode
+            with whole_file(path) as partial_path:
+                partial_path.write_bytes(data)
+                partial_path.chmod(mode & 0o7777)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def _encode(self, text: str) -> bytes:
+        return text.encode(self._encoding, "surrogateescape")
+
+
+def documents_in(folder: Path) -> Iterator[Path]:
+    """Documents of a folder and of the folders in it, by name."""
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and name not in NOT_LOOKED_INTO
+        )
+        for name in sorted(names):
+            if name[0] != "." and Path(name).suffix.lower() in FORMATS:
+                yield Path(here) / name
+
+
+def _decode(data: bytes, marked: str | None) -> tuple[str, str, str]:
+    """Text, the encoding that gives its bytes back whatever is in them, and one for words in it."""
+    declared = DECLARED.match(data) or CHARSET.search(data[:2048])
+    named = declared[1].decode("ascii") if declared is not None else ""
+    for encoding in (marked or named, "utf-8"):
+        if encoding != marked and not ENCODINGS.fullmatch(encoding):
+            continue
+        try:
+            text = data.decode(encoding, "surrogateescape")
+            if text.encode(encoding, "surrogateescape") == data:
+                return text, encoding, encoding
+        except (LookupError, UnicodeError):
+            continue
+    # a character a byte: tags are ASCII, and words are written as ASCII with references
+    return data.decode("latin-1"), "latin-1", "ascii"
