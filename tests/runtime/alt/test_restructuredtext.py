@@ -41,7 +41,9 @@ def test_one_is_missing(text: str) -> None:
     )
     assert {node.get("alt") for node in now.findall(image)} == {WORDS}
     assert {node["uri"] for node in now.findall(image)} == {"a.jpg"}
-    assert now.astext().replace(WORDS, "") == before.astext()  # which has the words in it
+    for node in (*before.findall(image), *now.findall(image)):
+        node.attributes.pop("alt", None)
+    assert now.pformat() == before.pformat()
     if "\r\n" in text:
         assert after.count("\n") == after.count("\r\n")
 
