@@ -85,6 +85,7 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.999
     samples: int = 5  # self-critical: captions drawn for each photo
+    temperature: float = 1.0  # self-critical: below 1 the captions drawn are like those of beams
     rewarded: tuple[str, ...] = ()  # self-critical: sources whose captions reward; none means all
     retrieval: float = 0.0  # self-critical: weight of being found by the `scorer`
     repetition: float = 0.0  # self-critical: what a word costs that people do not say twice
@@ -246,6 +247,8 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{at}.texts needs `data.text`, files of captions")
         if stage.swapped > 1:
             raise RecipeError(f"{at}.swapped is a share: at most 1")
+        if stage.temperature <= 0:
+            raise RecipeError(f"{at}.temperature must be above 0, not {stage.temperature:g}")
         for name in OF_REWARDS:
             if getattr(stage, name) and stage.kind != "self-critical":
                 raise RecipeError(f"{at}.{name} is for self-critical stages only")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from tokenizers import Tokenizer
@@ -32,16 +33,19 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def roll_out(student: Student, seen: Seen, captions: int, sample: bool) -> list[list[int]]:
+def roll_out(
+    student: Student, seen: Seen, captions: int, sample: bool, temperature: float = 1.0
+) -> list[list[int]]:
     """Pieces of `captions` captions a photo, each with its end token unless it was cut.
 
     Args:
         seen: what its encoder makes of B photos.
         sample: draw from the distribution; otherwise take the likeliest piece.
+        temperature: what the log probabilities are divided by before a piece is drawn.
     Returns:
         B * captions rows, those of one photo side by side.
     """
-    choice = drawn if sample else likeliest
+    choice = partial(drawn, temperature=temperature) if sample else likeliest
     ids, _ = _search([student], [seen], captions, beams=1, choice=choice)
     return [[piece for piece in row if piece != PAD] for row in ids.flatten(0, 1).tolist()]
 
@@ -70,12 +74,12 @@ def beam_search(
     ]
 
 
-def drawn(scores_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def drawn(scores_BN: Tensor, count: int, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """A choice for `Search`, of one beam: a sample, by the inverse of the distribution function.
 
     `torch.multinomial` draws a random number for each of the N pieces: a sixth of a step.
     """
-    cumulated = scores_BN.softmax(1).cumsum(1)
+    cumulated = (scores_BN / temperature).softmax(1).cumsum(1)
     uniform = torch.rand(len(cumulated), 1, device=cumulated.device)
     # scaled by the last entry, which rounding leaves a little off one
     place = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)

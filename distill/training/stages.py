@@ -163,7 +163,8 @@ class SelfCritical:
     def _samples(self, inputs: Tensor, maps: bool) -> list[list[int]]:
         encoder = self.context.student.encoder
         seen = encoder.from_map(inputs) if maps else encoder(inputs)
-        return roll_out(self.context.student, seen, self.context.stage.samples, sample=True)
+        stage, student = self.context.stage, self.context.student
+        return roll_out(student, seen, stage.samples, sample=True, temperature=stage.temperature)
 
 
 STAGES: dict[str, type[StageKind]] = {

@@ -101,6 +101,11 @@ HUB = 'table = "captions.jsonl"'
         (HUB, f"{HUB}\ndrop = '(a'", "source 'shapes': drop '(a' is no regular expression"),
         (
             "samples = 3",
+            "temperature = 0.0",
+            "stages[2].temperature must be above 0, not 0",
+        ),
+        (
+            "samples = 3",
             "start_trunk = 0.5",
             "stages[2].start_trunk needs a `start`, and a stage that prunes nothing",
         ),

@@ -68,11 +68,12 @@ def test_rows_stand_by_photo_and_hold_text_only(student: Student, sample: bool) 
         assert rows[4:] == [rows[4]] * 4
 
 
-def test_samples_follow_the_distribution(student: Student) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_samples_follow_the_distribution(student: Student, temperature: float) -> None:
     visual = torch.randn(1, 8, 32)
     count = 4000
-    rows = roll_out(student, Seen.plain(visual), count, sample=True)
-    probabilities = logits_after(student, visual, []).softmax(0)
+    rows = roll_out(student, Seen.plain(visual), count, True, temperature)
+    probabilities = (logits_after(student, visual, []) / temperature).softmax(0)
     first = Counter(row[0] for row in rows)
     for piece, probability in enumerate(probabilities.tolist()):
         expected = count * probability
@@ -80,7 +81,7 @@ def test_samples_follow_the_distribution(student: Student) -> None:
         assert abs(first[piece] - expected) <= 5 * spread + 1e-6
     favourite = first.most_common(1)[0][0]
     second = Counter(row[1] for row in rows if row[0] == favourite)
-    likeliest = logits_after(student, visual, [favourite]).softmax(0)
+    likeliest = (logits_after(student, visual, [favourite]) / temperature).softmax(0)
     assert second.total() > 100
     piece = second.most_common(1)[0][0]
     share = float(likeliest[piece])
