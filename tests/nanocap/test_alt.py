@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -144,3 +146,31 @@ def test_a_link_to_a_document_stays_one(run: Any, site: Path) -> None:
     link.symlink_to(site / "page.html")
     run("--write", "--root", site, link)
     assert link.is_symlink()
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_hooks_for_pre_commit(site: Path, tiny_bundle: Path) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    (site / "none.md").write_text("![A cat.](img/a.png)")
+    for hook in hooks:
+        program, *arguments = shlex.split(hook["entry"])
+        assert program == "nanocap"
+        ok = CliRunner().invoke(group, [*arguments, "site/none.md"])
+        assert (ok.exit_code, ok.output) == (0, "")
+        missing = CliRunner().invoke(group, [*arguments, "site/none.md", "site/page.html"])
+        assert missing.exit_code == 1
+        assert "site/page.html:4: gone.png" in missing.stdout
+
+
+def test_the_action_runs_what_there_is(site: Path) -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    steps = action["runs"]["steps"]
+    commands = [step["run"] for step in steps if step.get("run", "").startswith("nanocap")]
+    assert len(commands) == 2
+    for command in commands:
+        text = command.replace("${PATHS}", "site/none.md").removesuffix(" || true")
+        (site / "none.md").write_text("![A cat.](img/a.png)")
+        assert CliRunner().invoke(group, shlex.split(text)[1:]).exit_code == 0
+    assert set(action["inputs"]) == {"paths", "propose"}
