@@ -17,7 +17,7 @@ from nanocap.progress import Progress
 
 if TYPE_CHECKING:
     from nanocap.caption import Caption
-    from nanocap.runtime.alt.document import Document
+    from nanocap.runtime.alt.documents import AnyDocument
     from nanocap.runtime.alt.picture import Picture
     from nanocap.runtime.captioner import Captioner
 
@@ -34,7 +34,7 @@ Examples:
 
 \b
 Documents: HTML and XHTML, templates of PHP, Jinja, Liquid and others, Markdown and MDX,
-reStructuredText. Images are files, or data: in the document; nothing is fetched from the web.
+reStructuredText, EPUB. Images are files, or data: in the document; nothing is fetched from the web.
 What people wrote stays, and so do alt="", role="presentation" and aria-hidden. Where only a person
 can know the words (a link that holds nothing but an image, a button), the image is listed.
 A caption is a guess: read what --write has written.
@@ -92,7 +92,7 @@ def command(
     """
     if check + diff + write > 1:
         raise click.UsageError("--check, --diff and --write: give one of them")
-    from nanocap.runtime.alt.document import Document
+    from nanocap.runtime.alt.documents import open_document
 
     report = Report(as_json, diff)
     writer = None if check else Writer(people, length, bundle, min_confidence)
@@ -101,7 +101,7 @@ def command(
         for place in found:
             progress.clear()
             try:
-                document = Document.read(place.path)
+                document = open_document(place.path)
                 words = report.show(document, writer, place.root)
                 if words and diff:
                     report.patch(document, document.with_words(words))
@@ -122,7 +122,7 @@ class Place:
 
 
 def _found(paths: tuple[Path, ...], root: Path | None, report: Report) -> Iterator[Place]:
-    from nanocap.runtime.alt.document import FORMATS, documents_in
+    from nanocap.runtime.alt.documents import KINDS, documents_in
 
     here = Path.cwd()
     for path in paths:
@@ -135,7 +135,7 @@ def _found(paths: tuple[Path, ...], root: Path | None, report: Report) -> Iterat
             count += 1
             yield Place(document, root or path)
         if not count:
-            known = ", ".join(sorted(FORMATS))
+            known = ", ".join(sorted(KINDS))
             report.failed(DataError(f"{path}: no documents in this folder; known are {known}"))
 
 
@@ -147,18 +147,17 @@ class Writer:
         self._captioner: Captioner | None = None
         self._captions: dict[Path, Caption] = {}  # a site shows its images more than once
 
-    def words(self, picture: Picture, document: Path, root: Path) -> tuple[str, Caption]:
+    def words(self, picture: Picture, document: AnyDocument, root: Path) -> tuple[str, Caption]:
         """Words for one picture, and the caption that they are from.
 
         Raises:
             ImageError: it cannot be read, or it is left to a person.
         """
-        from nanocap.runtime.alt.addresses import Images
         from nanocap.runtime.alt.wording import alternative
 
         if picture.reason:
             raise ImageError(picture.reason)
-        image = Images(root).find(picture.addresses, document)
+        image = document.image(picture, root)
         caption = self._captions.get(image) if isinstance(image, Path) else None
         if caption is None:
             caption = self._caption(image)
@@ -192,18 +191,19 @@ class Report:
         self._as_json, self._diff = as_json, diff
         self.left = 0
 
-    def show(self, document: Document, writer: Writer | None, root: Path) -> dict[int, str]:
+    def show(self, document: AnyDocument, writer: Writer | None, root: Path) -> dict[int, str]:
         """Words for a document's pictures, by their place; each is printed."""
         words: dict[int, str] = {}
         for number, picture in enumerate(document.pictures):
-            where = {"document": str(document.path), "line": picture.line, "image": picture.name}
+            name = "/".join(filter(None, (str(document.path), picture.page)))
+            where = {"document": name, "line": picture.line, "image": picture.name}
             if writer is None:
                 self.left += 1
                 reason = picture.reason or "no alternative text"
                 self._line({**where, "alt": None, "reason": reason}, reason)
                 continue
             try:
-                words[number], caption = writer.words(picture, document.path, root)
+                words[number], caption = writer.words(picture, document, root)
             except ImageError as error:
                 self.left += 1
                 self._line({**where, "alt": None, "reason": str(error)}, f"left: {error}", True)
@@ -212,8 +212,11 @@ class Report:
                 self._line({**where, "alt": words[number], "confidence": sure}, words[number])
         return words
 
-    def patch(self, document: Document, data: bytes) -> None:
+    def patch(self, document: AnyDocument, data: bytes) -> None:
         """The change of a document, for `patch` or `git apply`."""
+        if b"\0" in document.data:  # as git has it
+            say(f"Binary file {document.path} changes")
+            return
         old, new = (
             text.decode("utf-8", "surrogateescape").splitlines(keepends=True)
             for text in (document.data, data)

@@ -45,20 +45,14 @@ class Images:
         raise first or ImageError("it has no address")
 
     def _one(self, address: str, document: Path) -> Path | bytes:
-        if CODE.search(address) or address.startswith("{"):
-            raise ImageError("its address is made by code: give it an alt there")
-        if address[:5].lower() == "data:":
-            return _data(address)
-        if SCHEME.match(address):
-            raise ImageError("it is on the web, and nanocap opens no connection")
-        plain = re.split("[?#]", address, maxsplit=1)[0]
-        name = unquote(plain, errors="surrogateescape")
-        if not name or "\0" in name:
-            raise ImageError("its address is none of a file")
+        data = data_of(address)
+        if data is not None:
+            return data
+        name = path_of(address)
         root = self.root.resolve()
         begin = root if name.startswith("/") else document.parent
         # of a file whose name has a percent sign in it, the address may be written as it is
-        for written in dict.fromkeys((name, plain)):
+        for written in dict.fromkeys((name, re.split("[?#]", address, maxsplit=1)[0])):
             path = (begin / written.lstrip("/")).resolve()
             if path.is_file():
                 break
@@ -69,7 +63,30 @@ class Images:
         return path
 
 
-def _data(address: str) -> bytes:
+def path_of(address: str) -> str:
+    """The path that an address names.
+
+    Raises:
+        ImageError: it is made by code, on the web, or none of a file.
+    """
+    if CODE.search(address) or address.startswith("{"):
+        raise ImageError("its address is made by code: give it an alt there")
+    if SCHEME.match(address):
+        raise ImageError("it is on the web, and nanocap opens no connection")
+    name = unquote(re.split("[?#]", address, maxsplit=1)[0], errors="surrogateescape")
+    if not name or "\0" in name:
+        raise ImageError("its address is none of a file")
+    return name
+
+
+def data_of(address: str) -> bytes | None:
+    """What a `data:` address holds; None of another address.
+
+    Raises:
+        ImageError: it is damaged.
+    """
+    if address[:5].lower() != "data:":
+        return None
     head, comma, body = address[5:].partition(",")
     if not comma:
         raise ImageError("its address has no data in it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from nanocap.errors import DataError
 from nanocap.files.whole_file import whole_file
 from nanocap.runtime.alt import html, markdown, restructuredtext
+from nanocap.runtime.alt.addresses import Images
 from nanocap.runtime.alt.picture import Picture
 
 Find = Callable[[str], list[Picture]]
@@ -27,7 +28,6 @@ FORMATS: dict[str, Find] = {
     ".mdx": markdown.find,
     ".rst": restructuredtext.find,
 }
-NOT_LOOKED_INTO = ("node_modules", "__pycache__")  # nor hidden folders
 LARGEST = 64 << 20  # bytes of a document
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -66,22 +66,28 @@ class Document:
         """Open a document.
 
         Raises:
-            DataError: it cannot be read, is too large, or is of a kind that is not known.
+            DataError: it cannot be read or is too large.
         """
-        find = FORMATS.get(path.suffix.lower())
-        if find is None:
-            known = ", ".join(sorted(FORMATS))
-            raise DataError(f"{path}: no document of a known kind; known are {known}")
-        try:
-            with open(path, "rb") as file:
-                data = file.read(LARGEST + 1)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        if len(data) > LARGEST:
-            raise DataError(f"{path}: larger than {LARGEST >> 20} MB, which no document is")
+        return cls.of(path, read_bytes(path, LARGEST))
+
+    @classmethod
+    def of(cls, path: Path, data: bytes) -> Document:
+        """A document of these bytes; its kind is that of `path`."""
+        find = FORMATS[path.suffix.lower()]
         mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
         text, encoding, of_words = _decode(data[len(mark) :], MARKS.get(mark))
         return cls(path, data, tuple(find(text)), text, encoding, of_words, mark)
+
+    def image(self, picture: Picture, root: Path) -> Path | bytes:
+        """The image of a picture.
+
+        Args:
+            root: where addresses that begin with a slash begin; nothing outside is read.
+
+        Raises:
+            ImageError: it is not there, or not to be read.
+        """
+        return Images(root).find(picture.addresses, self.path)
 
     def with_words(self, words: Mapping[int, str]) -> bytes:
         """Its bytes with words for some of its pictures, by their place in `pictures`."""
@@ -101,30 +107,36 @@ class Document:
         Raises:
             DataError: somebody has changed the file since it was read, or it cannot be written.
         """
-        path = Path(os.path.realpath(self.path))
-        try:
-            if path.read_bytes() != self.data:
-                raise DataError(f"{self.path}: it was changed meanwhile; run nanocap alt again")
-            mode = path.stat().st_mode
-            with whole_file(path) as partial_path:
-                partial_path.write_bytes(data)
-                partial_path.chmod(mode & 0o7777)
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from error
+        write_bytes(self.path, self.data, data)
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self._encoding, "surrogateescape")
 
 
-def documents_in(folder: Path) -> Iterator[Path]:
-    """Documents of a folder and of the folders in it, by name."""
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if name[0] != "." and name not in NOT_LOOKED_INTO
-        )
-        for name in sorted(names):
-            if name[0] != "." and Path(name).suffix.lower() in FORMATS:
-                yield Path(here) / name
+def read_bytes(path: Path, largest: int) -> bytes:
+    """A file of at most so many bytes. Raises DataError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > largest:
+        raise DataError(f"{path}: larger than {largest >> 20} MB, which no document is")
+    return data
+
+
+def write_bytes(path: Path, old: bytes, new: bytes) -> None:
+    """Put `new` in the place of a file that held `old`; see `Document.write`."""
+    target = Path(os.path.realpath(path))
+    try:
+        if target.read_bytes() != old:
+            raise DataError(f"{path}: it was changed meanwhile; run nanocap alt again")
+        mode = target.stat().st_mode
+        with whole_file(target) as partial_file:
+            partial_file.write_bytes(new)
+            partial_file.chmod(mode & 0o7777)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _decode(data: bytes, marked: str | None) -> tuple[str, str, str]:

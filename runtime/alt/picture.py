@@ -15,6 +15,7 @@ class Picture:
         line: of the document, from 1.
         place: where the words go, in characters of the document.
         form: what is inserted there for words.
+        page: of a document of many pages, the name of the one that it is in.
         reason: why a person has to write the words; empty if a caption may do.
     """
 
@@ -23,6 +24,7 @@ class Picture:
     place: int
     form: Callable[[str], str]
     reason: str = ""
+    page: str = ""
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_patch_that_git_applies(run: Any, site: Path, captioner: Captioner) ->
     assert "left: there is no such file" in result.stderr
 
 
+def test_a_book(run: Any, site: Path, captioner: Captioner) -> None:
+    book = site.parent / "b.epub"
+    with zipfile.ZipFile(book, "w") as archive:
+        archive.writestr("mimetype", "application/epub+zip")
+        archive.write(site / "img" / "a.png", "OEBPS/img/a.png")
+        archive.writestr("OEBPS/text/1.xhtml", '<p>\n<img src="../img/a.png"/></p>')
+    said = words(captioner, site)
+    result = run("--write", book)
+    assert result.stdout == f"{book}/OEBPS/text/1.xhtml:2: ../img/a.png: {said}\n"
+    assert result.exit_code == 0
+    with zipfile.ZipFile(book) as archive:
+        page = archive.read("OEBPS/text/1.xhtml").decode()
+    assert page == f'<p>\n<img alt="{said}" src="../img/a.png"/></p>'
+
+
 def test_json(run: Any, site: Path, captioner: Captioner) -> None:
     good, bad = map(json.loads, run("--json", "--write", "site").stdout.splitlines())
     caption = captioner(site / "img" / "a.png")
@@ -125,16 +141,16 @@ def test_a_document_that_changed_meanwhile(
     run: Any, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = site / "page.html"
-    from nanocap.runtime.alt.document import Document
+    from nanocap.runtime.alt import documents
 
-    read = Document.read
+    opened = documents.open_document
 
-    def read_and_change(path: Path) -> Document:
-        document = read(path)
+    def open_and_change(path: Path) -> documents.AnyDocument:
+        document = opened(path)
         page.write_text("<p>")
         return document
 
-    monkeypatch.setattr(Document, "read", read_and_change)
+    monkeypatch.setattr(documents, "open_document", open_and_change)
     result = run("--write", page)
     assert "it was changed meanwhile; run nanocap alt again" in result.stderr
     assert page.read_text() == "<p>"
