@@ -69,7 +69,7 @@ class Stage:
     """One leg of the run. Each starts from the averaged weights of the one before."""
 
     name: str
-    kind: str  # a key of distill.stages.STAGES
+    kind: str  # a key of distill.training.stages.STAGES, or `wording`
     steps: int
     train: tuple[str, ...] = ("decoder", "encoder", "concepts", "upper")  # groups: also "lower"
     batch: int = 64  # photos a step, over all processes together

@@ -32,10 +32,12 @@ from nanocap.distill.training.run import Run
 from nanocap.distill.training.stages import STAGES, Context
 from nanocap.distill.training.teacher_logits_cache import Lessons
 from nanocap.distill.training.text_evidence import TextEvidence
+from nanocap.distill.training.wording import reword
 from nanocap.errors import RecipeError
 from nanocap.progress import Progress
 from nanocap.student import Student
 
+WORDING = "wording"  # the kind of stage that fits the last bias
 GROUPS = ("decoder", "encoder", "concepts", "upper", "lower")  # of parameters
 
 
@@ -63,7 +65,10 @@ def train(run: Run, accelerator: Accelerator) -> Path:
                     f"{path}: made by another recipe; choose another --out, or delete it to redo it"
                 )
             continue
-        _train_stage(run, accelerator, student, table, index)
+        if run.recipe.stages[index].kind == WORDING:
+            _reword_stage(run, accelerator, student, index)
+        else:
+            _train_stage(run, accelerator, student, table, index)
         accelerator.wait_for_everyone()
         student, _ = Student.load(path)
     final, metadata = run.out / "student.safetensors", run.metadata()
@@ -75,9 +80,10 @@ def train(run: Run, accelerator: Accelerator) -> Path:
 
 
 def _check(stage: Stage) -> None:
-    if stage.kind not in STAGES:
+    known = ", ".join((*STAGES, WORDING))
+    if stage.kind not in (*STAGES, WORDING):
         raise RecipeError(
-            f"stage {stage.name!r} is of unknown kind {stage.kind!r}; known are {', '.join(STAGES)}"
+            f"stage {stage.name!r} is of unknown kind {stage.kind!r}; known are {known}"
         )
     unknown = sorted(set(stage.train) - set(GROUPS))
     if unknown or not stage.train:
@@ -99,6 +105,15 @@ def _first_student(run: Run) -> Student:
     if student.dimensions.evidence and new:
         found_head(student, run.corpus, recipe.imagenet)
     return student
+
+
+def _reword_stage(run: Run, accelerator: Accelerator, student: Student, index: int) -> None:
+    """A stage without gradients, whose steps are rounds; killed, it begins anew: it is short."""
+    if accelerator.is_main_process:
+        recipe, stage = run.recipe, run.recipe.stages[index]
+        sources = recipe.monitored or tuple(source.name for source in recipe.data.sources)
+        reword(student, run.corpus, sources, stage.steps)
+        student.save(run.finished(index), {"fingerprint": run.fingerprint(index)})
 
 
 def _train_stage(
