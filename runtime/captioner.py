@@ -31,6 +31,7 @@ from nanocap.errors import EngineWarning, ImageError, OptionError
 from nanocap.image.image import load_image
 from nanocap.image.source import ImageSource, is_one_image
 from nanocap.runtime.choice import budgets, choose
+from nanocap.runtime.constraints import Constraints
 from nanocap.runtime.engines.providers import Providers
 from nanocap.runtime.loaded import Loaded, one_a_core
 from nanocap.runtime.search import Answer, Hypothesis, Options, vouched
@@ -158,6 +159,8 @@ class Captioner:
         length: str | None = ...,
         length_penalty: float | None = ...,
         n_best: int = ...,
+        avoid: Sequence[str] = ...,
+        require: Sequence[str] = ...,
     ) -> Caption: ...
 
     @overload
@@ -170,6 +173,8 @@ class Captioner:
         length: str | None = ...,
         length_penalty: float | None = ...,
         n_best: int = ...,
+        avoid: Sequence[str] = ...,
+        require: Sequence[str] = ...,
     ) -> list[Caption]: ...
 
     def __call__(
@@ -181,6 +186,8 @@ class Captioner:
         length: str | None = None,
         length_penalty: float | None = None,
         n_best: int = 1,
+        avoid: Sequence[str] = (),
+        require: Sequence[str] = (),
     ) -> Caption | list[Caption]:
         """A caption of one image, or a list of captions of many.
 
@@ -193,6 +200,9 @@ class Captioner:
             length_penalty: 0 and up; larger favours longer captions. Default: the bundle's.
             n_best: captions wanted an image; the best has the others as `alternatives`. There are
                 at least as many beams.
+            avoid: words and phrases that no caption says, whatever their case. Only as they are
+                given: `dog` does not avoid `dogs`.
+            require: words and phrases that each caption says. The sentence is built around them.
 
         Raises:
             ImageError: an image cannot be read (`attempt` goes on with the others).
@@ -208,6 +218,8 @@ class Captioner:
             length=length,
             length_penalty=length_penalty,
             n_best=n_best,
+            avoid=avoid,
+            require=require,
         ):
             if isinstance(outcome, ImageError):
                 raise outcome
@@ -223,6 +235,8 @@ class Captioner:
         length: str | None = None,
         length_penalty: float | None = None,
         n_best: int = 1,
+        avoid: Sequence[str] = (),
+        require: Sequence[str] = (),
     ) -> Iterator[Caption | ImageError]:
         """For each image, in order, its caption, or the error that says why it has none.
 
@@ -236,7 +250,7 @@ class Captioner:
             batch_size = BATCH if isinstance(sources, Sized) else 1
         batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
         n_best = whole("n_best", n_best, 1, self.artifact.beams[1])
-        options = self._options(beams, length, length_penalty, n_best)
+        options = self._options(beams, length, length_penalty, n_best, avoid, require)
         pending: list[ImageError | None] = []  # None stands for an image in `batch`
         batch: list[Pixels] = []
         for source in sources:
@@ -250,12 +264,19 @@ class Captioner:
                 pending, batch = [], []
         yield from self._flush(pending, batch, options, n_best)
 
-    def stream(self, source: ImageSource, *, length: str | None = None) -> Iterator[str]:
+    def stream(
+        self,
+        source: ImageSource,
+        *,
+        length: str | None = None,
+        avoid: Sequence[str] = (),
+        require: Sequence[str] = (),
+    ) -> Iterator[str]:
         """The caption of one image in pieces, as they are found; joined, they are the sentence.
 
         Searches with one beam: with more, words already shown could still change.
         """
-        options = self._options(beams=1, length=length)
+        options = self._options(beams=1, length=length, avoid=avoid, require=require)
         pixels = load_image(source, self.manifest.image, max_pixels=self.max_pixels)
         shown = text = ""
         for ids in self._model.searcher.stream(pixels[None], options):
@@ -287,6 +308,9 @@ class Captioner:
         """Captions of pixels [batch, size, size, 3]."""
         with vouched():
             found = self._model.searcher.search(pixels, options)
+        if options.constraints is not None:
+            found = [_obeying(each, options.constraints) for each in found]
+        with vouched():
             return [self._best(each, n_best) for each in found]
 
     def _best(self, found: Answer, n_best: int) -> Caption:
@@ -334,6 +358,8 @@ class Captioner:
         length: str | None = None,
         length_penalty: float | None = None,
         n_best: int = 1,
+        avoid: Sequence[str] = (),
+        require: Sequence[str] = (),
     ) -> Options:
         controls, defaults = self.manifest.controls, self.manifest.search
         least, most = self.artifact.beams
@@ -353,7 +379,22 @@ class Captioner:
             length_penalty=number("length_penalty", length_penalty, 0, MAX_LENGTH_PENALTY),
             quality=controls.quality[defaults.quality],
             length=controls.length[length],
+            constraints=self._constraints(avoid, require),
         )
+
+    def _constraints(self, avoid: Sequence[str], require: Sequence[str]) -> Constraints | None:
+        if not isinstance(avoid, str) and not isinstance(require, str) and not (avoid or require):
+            return None
+        longest = self.manifest.sizes.max_tokens - 1  # the last position fed is of the last piece
+        return Constraints(self.vocabulary, self.manifest.tokens.end, longest, avoid, require)
+
+
+def _obeying(found: Answer, constraints: Constraints) -> Answer:
+    """The hypotheses that obey; where the model's own rules leave none, there is no caption."""
+    obeying = tuple(each for each in found.hypotheses if constraints.hold(each.ids))
+    if not obeying:
+        raise OptionError("avoid, require: no caption of this photo obeys; ask for less")
+    return replace(found, hypotheses=obeying)
 
 
 def _among(caption: Caption, said: Iterable[Caption], tags: tuple[Tag, ...]) -> Caption:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +24,15 @@ class First:
     model: Ahead[Loaded]
 
     def caption(
-        self, path: str, *, max_pixels: int, beams: int | None, length: str | None, n_best: int
+        self,
+        path: str,
+        *,
+        max_pixels: int,
+        beams: int | None,
+        length: str | None,
+        n_best: int,
+        avoid: Sequence[str] = (),
+        require: Sequence[str] = (),
     ) -> Caption:
         """A caption of the photo, which is decoded while the model is loaded.
 
@@ -39,7 +48,9 @@ class First:
         finally:
             model = self.model.result()
         captioner = Captioner.of(model, max_pixels=max_pixels)
-        return captioner(pixels, beams=beams, length=length, n_best=n_best)
+        return captioner(
+            pixels, beams=beams, length=length, n_best=n_best, avoid=avoid, require=require
+        )
 
 
 def load_first() -> First:

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from nanocap.bundle.manifest import StateTensor
 from nanocap.errors import EngineError, one_line
+from nanocap.runtime.constraints import Constraints
 from nanocap.runtime.engines import Engine
 from nanocap.runtime.engines.state import State, fits, take
 
 EVIDENCE, CERTAINTY = "evidence", "certainty"  # of a state that has them
+PROMPT = 2  # tokens before the first piece: quality and length
 NONE = -1e29  # scores below are of no hypothesis
 OTHER = "the bundle's graphs do not fit its manifest, get the bundle again"
 ENDLESS = "the model's search does not end; the bundle is damaged, get it again"
@@ -28,12 +30,14 @@ class Options:
         beams: hypotheses kept an image; 1 is greedy.
         length_penalty: 0 prefers short captions, 1 scores by the mean log probability.
         quality, length: ids of the control tokens that a caption starts from.
+        constraints: words that captions must not, and must, say.
     """
 
     beams: int
     length_penalty: float
     quality: int
     length: int
+    constraints: Constraints | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Answer:
     """What was found for one image.
 
     Attributes:
-        hypotheses: best first, at least one.
+        hypotheses: best first, at least one; none where no caption obeys the constraints.
         evidence: pieces of words that the encoder found, and their log probabilities, the likeliest
             first; none with a model that tells its decoder none.
     """
@@ -84,7 +88,7 @@ class Searcher:
         state = self._begin(pixels, options)
         for _ in range(self.longest):
             with vouched():
-                state = self.engine.step(state)
+                state = self.engine.step(_constrained(state, options.constraints))
                 going = bool(state["going"].any())
                 pieces = self._pieces(state["ids" if going else "answer_ids"][0, 0])
             yield pieces
@@ -104,11 +108,11 @@ class Searcher:
         images = np.arange(len(pixels))
         state = self._begin(pixels, options)
         for _ in range(self.longest):
-            state = self.engine.step(state)
+            state = self.engine.step(_constrained(state, options.constraints))
             going = np.flatnonzero(state["going"])
             if going.size < images.size:
                 for place in np.flatnonzero(~state["going"].astype(bool)).tolist():
-                    answers = self._answers(state, place)
+                    answers = self._answers(state, place, options.constraints is not None)
                     found[images[place]] = Answer(answers, self._evidence(state, place))
                 images = images[going]
                 if not images.size:
@@ -124,9 +128,9 @@ class Searcher:
             raise EngineError(OTHER)
         return state
 
-    def _answers(self, state: State, place: int) -> tuple[Hypothesis, ...]:
+    def _answers(self, state: State, place: int, constrained: bool) -> tuple[Hypothesis, ...]:
         scores = state["answer_scores"][place]
-        if not scores[0] > NONE:
+        if not constrained and not scores[0] > NONE:
             raise EngineError(
                 "the model gave no numbers (NaN); its artifact is damaged, use another"
             )
@@ -145,6 +149,14 @@ class Searcher:
 
     def _pieces(self, ids: npt.NDArray[np.int64]) -> tuple[int, ...]:
         return tuple(ids[(ids != self.pad) & (ids != self.end)].tolist())
+
+
+def _constrained(state: State, constraints: Constraints | None) -> State:
+    """The state with a bias for the next step. The prompt's steps choose nothing."""
+    said = int(state["position"][0]) + 1 - PROMPT
+    if constraints is None or said < 0:
+        return state
+    return {**state, "bias": constraints.bias(state["ids"], said)}
 
 
 @contextmanager

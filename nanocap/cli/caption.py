@@ -37,6 +37,7 @@ Examples:
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1}
     {"image": PATH, "error": TEXT}
   nanocap caption --length short --beams 1 photo.jpg
+  nanocap caption --avoid man --avoid woman --require bicycle photo.jpg
   nanocap caption --n-best 3 --json photo.jpg
     {"image": PATH, "caption": TEXT, "confidence": 0 to 1, "alternatives": [
       {"caption": TEXT, "confidence": 0 to 1}, ...]}
@@ -76,6 +77,10 @@ Exit codes: 0 all captioned, 1 some failed, 2 wrong usage.
     show_default=True,
     help="Sentences to print, best first; --beams is at least as many.",
 )
+@click.option(
+    "--avoid", multiple=True, metavar="WORD", help="Word or phrase not to say; repeatable."
+)
+@click.option("--require", multiple=True, metavar="WORD", help="Word or phrase to say; repeatable.")
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0, 1),
@@ -125,6 +130,8 @@ def command(
     length: str | None,
     beams: int | None,
     n_best: int,
+    avoid: tuple[str, ...],
+    require: tuple[str, ...],
     min_confidence: float,
     abstain: bool,
     batch_size: int | None,
@@ -172,7 +179,13 @@ def command(
         _check(first.bundle.manifest, min_confidence)
         try:
             one: Caption | ImageError = first.caption(
-                paths[0], max_pixels=max_pixels, beams=beams, length=length, n_best=n_best
+                paths[0],
+                max_pixels=max_pixels,
+                beams=beams,
+                length=length,
+                n_best=n_best,
+                avoid=avoid,
+                require=require,
             )
         except ImageError as error:
             one = error
@@ -198,6 +211,8 @@ def command(
             beams=beams,
             length=length,
             n_best=n_best,
+            avoid=avoid,
+            require=require,
         )
         for outcome in outcomes:
             report.outcome(waiting.popleft(), outcome)
