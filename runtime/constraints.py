@@ -123,7 +123,7 @@ class Constraints:
     def _ask_for(
         self, missing: list[Phrase], places: list[int], said: int, row: npt.NDArray[np.float32]
     ) -> bool:
-        """Make the pieces of missing phrases cheaper; or, if it must be, the only ones: then True."""
+        """Make pieces of missing phrases cheaper; or, if it must be, the only ones: then True."""
         row[self._end] = BARRED
         first = int(np.argmax(places))
         phrase, place = missing[first], places[first]
