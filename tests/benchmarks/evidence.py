@@ -5,7 +5,7 @@ what the concept head finds besides, `texts` learns from captions without photos
 three are the supervised stages alone, of the same number of steps. `rewards` is the whole recipe.
 Captions are scored in torch, by beam search, on what the recipe sets aside of each source.
 
-    python tests/benchmarks/evidence.py distill/recipes/nano-s-evidence.toml --data DATA \
+    python tests/benchmarks/evidence.py distill/recipes/default.toml --data DATA \
       --out runs/parts
 
 Each row is kept as soon as it is measured: run the command again to go on after a stop.

@@ -5,8 +5,8 @@ photo, as the likeliest evidence with probability 0.9; what the head itself find
 tenth at most. The photos are drawn: a plain shape on a ground. Printed are all captions, and the
 share that says its word.
 
-    python tests/benchmarks/forced_tags.py runs/nano-s-evidence/student.safetensors \
-        --recipe distill/recipes/nano-s-evidence.toml
+    python tests/benchmarks/forced_tags.py runs/default/student.safetensors \
+        --recipe distill/recipes/default.toml
 """
 
 from __future__ import annotations
