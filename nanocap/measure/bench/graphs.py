@@ -87,6 +87,11 @@ def controls(manifest: Manifest, length: str | None = None) -> tuple[int, int, f
     return ids.quality[search.quality], ids.length[length or search.length], search.length_penalty
 
 
+def inputs(graph: bytes) -> list[str]:
+    """Names of the inputs of a graph, from the bytes of its file."""
+    return [given.name for given in import_onnx().load_model_from_string(graph).graph.input]
+
+
 def with_outputs(model: Any, names: Iterable[str]) -> bytes:
     """The file of an `onnx.ModelProto` that gives these inner tensors too."""
     onnx = import_onnx()

@@ -11,7 +11,7 @@ from pathlib import Path
 from nanocap.bundle import Bundle
 from nanocap.bundle.manifest import Artifact
 from nanocap.image.image import load_image
-from nanocap.measure.bench.graphs import Feeds, controls
+from nanocap.measure.bench.graphs import Feeds, controls, inputs
 from nanocap.measure.bench.photos import Photo
 from nanocap.measure.bench.timing import Task
 from nanocap.runtime.captioner import Captioner
@@ -121,7 +121,9 @@ class Setup:
             feeds = begin_feeds(self._pixels, self.beams[-1], *self._controls)
         else:
             feeds = self._middle(beams)
-        return self._files[name], feeds
+        graph = self._files[name]
+        # what the state holds for others, such as how sure the evidence is, no graph takes
+        return graph, {given: feeds[given] for given in inputs(graph)}
 
     def tokens(self, beams: int) -> float:
         """Mean pieces of a caption, the end not among them."""

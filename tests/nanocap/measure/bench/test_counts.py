@@ -255,7 +255,7 @@ STAGES = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-WIDTH, MLP, LAYERS, VISUAL, VOCABULARY = 256, 4, 3, 49, 4096
+WIDTH, MLP, LAYERS, VISUAL, VOCABULARY, EVIDENCE = 256, 4, 3, 49, 4470, 8
 
 
 def trunk_by_hand() -> int:
@@ -277,13 +277,18 @@ def encoder_by_hand() -> int:
         total += 4 * tokens * WIDTH**2 + 2 * tokens**2 * WIDTH  # attention
         total += (tokens // 2) ** 2 * WIDTH + keep * tokens * WIDTH  # merging
         total += 2 * keep * WIDTH**2 * MLP
-    return total + 2 * LAYERS * VISUAL * WIDTH**2  # keys and values for the decoder
+    total += 1280 * 256 + 256 * 1000 + 2 * 256 * 420  # the concept head
+    memory = VISUAL + EVIDENCE
+    return (
+        total + 2 * LAYERS * memory * WIDTH**2 + EVIDENCE * WIDTH**2
+    )  # keys and values for the decoder
 
 
 def step_by_hand() -> int:
     projections = (3 + 1 + 2 + 2 * MLP) * WIDTH**2
-    attention = 2 * WIDTH * (POSITION + 1 + VISUAL)  # of the places there are so far
-    return LAYERS * (projections + attention) + VOCABULARY * WIDTH
+    attention = 2 * WIDTH * (POSITION + 1 + VISUAL + EVIDENCE)  # of the places there are so far
+    copying = WIDTH**2 + EVIDENCE * WIDTH
+    return LAYERS * (projections + attention) + VOCABULARY * WIDTH + copying
 
 
 def test_the_shipped_model() -> None:
