@@ -181,7 +181,7 @@ class Writer:
             raise ImageError(
                 'it is too small to show anything: if it is no content, give it alt=""'
             )
-        return self._captioner(image, length=self._length)
+        return self._captioner(whole, length=self._length)  # decoded once
 
 
 class Report:

@@ -1,5 +1,5 @@
-"""Alternative text for the images of documents: web pages, Markdown, reStructuredText.
+"""Alternative text for the images of documents: web pages, Markdown, reStructuredText, EPUB.
 
-`document.py` opens a file and writes it back with words in it; `FORMATS` there says who finds the
-images of a kind of file. Nothing but the words is changed: every other byte stays as it was.
+`documents.py` opens a file of any kind; `FORMATS` in `document.py` says who finds images in which.
+Nothing but the words is changed: every other byte stays as it was.
 """

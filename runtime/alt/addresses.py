@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, unquote_to_bytes
 
 from nanocap.errors import ImageError
 from nanocap.runtime.alt.tags import CODE
+
+T = TypeVar("T")
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")  # a drive such as C: is none
 SHORTEST_SIDE = 8  # pixels; what is smaller is a spacer or a counter
@@ -36,13 +40,7 @@ class Images:
         Raises:
             ImageError: there is none; what is said is the reason of the first.
         """
-        first: ImageError | None = None
-        for address in addresses:
-            try:
-                return self._one(address, document)
-            except ImageError as error:
-                first = first or error
-        raise first or ImageError("it has no address")
+        return first_of(addresses, lambda address: self._one(address, document))
 
     def _one(self, address: str, document: Path) -> Path | bytes:
         data = data_of(address)
@@ -61,6 +59,21 @@ class Images:
         if not path.is_relative_to(root):
             raise ImageError(f"it is outside of {root}: name a --root with both in it")
         return path
+
+
+def first_of(addresses: Sequence[str], read: Callable[[str], T]) -> T:
+    """What `read` gives for the first address that it can read.
+
+    Raises:
+        ImageError: there is none; what is said is the reason of the first.
+    """
+    first: ImageError | None = None
+    for address in addresses:
+        try:
+            return read(address)
+        except ImageError as error:
+            first = first or error
+    raise first or ImageError("it has no address")
 
 
 def path_of(address: str) -> str:

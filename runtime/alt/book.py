@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nanocap.errors import DataError, ImageError
-from nanocap.runtime.alt.addresses import data_of, path_of
+from nanocap.runtime.alt.addresses import data_of, first_of, path_of
 from nanocap.runtime.alt.document import LARGEST, Document, read_bytes, write_bytes
 from nanocap.runtime.alt.picture import Picture
 
@@ -70,24 +70,22 @@ class Book:
         Raises:
             ImageError: it is not there.
         """
-        first: ImageError | None = None
+        return first_of(picture.addresses, lambda address: self._one(address, picture.page))
+
+    def _one(self, address: str, page: str) -> bytes:
+        data = data_of(address)
+        if data is not None:
+            return data
+        written = path_of(address)
+        begin = "" if written.startswith("/") else posixpath.dirname(page)
+        name = posixpath.normpath(posixpath.join(begin, written.lstrip("/")))
         with _archive(self.path, self.data) as archive:
-            for address in picture.addresses:
-                try:
-                    data = data_of(address)
-                    if data is not None:
-                        return data
-                    written = path_of(address)
-                    begin = "" if written.startswith("/") else posixpath.dirname(picture.page)
-                    name = posixpath.normpath(posixpath.join(begin, written.lstrip("/")))
-                    return _member(archive, archive.getinfo(name), self.path)
-                except KeyError:
-                    first = first or ImageError("there is no such file in the book")
-                except DataError as error:
-                    first = first or ImageError(error)
-                except ImageError as error:
-                    first = first or error
-        raise first or ImageError("it has no address")
+            try:
+                return _member(archive, archive.getinfo(name), self.path)
+            except KeyError:
+                raise ImageError("there is no such file in the book") from None
+            except DataError as error:
+                raise ImageError(error) from error
 
     def with_words(self, words: Mapping[int, str]) -> bytes:
         """Its bytes with words for some of its pictures, by their place in `pictures`."""

@@ -44,6 +44,7 @@ _SPACES = re.compile(rf"[{SPACE}]*")
 _UNQUOTED = re.compile(rf"[^{SPACE}>]*")
 _COMMENT_END = re.compile(r"--!?>")
 _SCRIPT = re.compile(rf"<!--|-->|<(/?)script(?=[{SPACE}/>])", re.IGNORECASE)
+_MARK = re.compile("[<{]")
 _LETTER = re.compile(r"[A-Za-z]")
 
 
@@ -126,11 +127,8 @@ class _Reader:
 
     def _next(self, place: int) -> int:
         """Where markup or code may begin next."""
-        while place < len(self.text):
-            if self.text[place] in "<{":
-                return place
-            place += 1
-        return place
+        found = _MARK.search(self.text, place)
+        return len(self.text) if found is None else found.start()
 
     def _markup(self, place: int) -> tuple[Tag | None, int]:
         """The tag at a "<", if it is one, and where the markup ends; there, if it is text."""
@@ -250,8 +248,7 @@ class _Reader:
                 return len(self.text)
             mark, place = found.group(), found.end()
             if mark == "<!--":
-                if not escaped:
-                    escaped = True
+                escaped = True
                 place = found.start() + 2  # "<!-->" ends at once
             elif mark == "-->":
                 escaped = doubly = False
